@@ -1,0 +1,46 @@
+# llmc_library(NAME DEPS...): one static library per folder, from every .cc in it.
+# llmc_test(FOLDER DEPS...): one test program from tests/FOLDER/*_test.cc.
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+add_library(llmc_options INTERFACE)
+target_include_directories(llmc_options INTERFACE
+  ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+# No contraction: a fused multiply-add rounds once where the formats of
+# compressed-tensors round twice. Kernels that want it ask for it by name.
+target_compile_options(llmc_options INTERFACE -Wall -Wextra -Werror -ffp-contract=off)
+target_link_options(llmc_options INTERFACE -fuse-ld=lld)
+if(LLMC_SANITIZE)
+  target_compile_options(llmc_options INTERFACE -fsanitize=${LLMC_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(llmc_options INTERFACE -fsanitize=${LLMC_SANITIZE})
+  if(LLMC_SANITIZE STREQUAL "address")
+    target_compile_options(llmc_options INTERFACE -fsanitize=undefined -fno-sanitize-recover=undefined)
+    target_link_options(llmc_options INTERFACE -fsanitize=undefined)
+  endif()
+endif()
+
+function(llmc_library name)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(NOT sources)
+    add_library(llmc_${name} INTERFACE)
+    target_link_libraries(llmc_${name} INTERFACE llmc_options ${ARGN})
+    return()
+  endif()
+  add_library(llmc_${name} STATIC ${sources})
+  target_link_libraries(llmc_${name} PUBLIC llmc_options ${ARGN})
+endfunction()
+
+function(llmc_test folder)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/*_test.cc)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(${folder}_test ${sources})
+  target_link_libraries(${folder}_test PRIVATE ${ARGN} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${folder}_test PRIVATE LLMC_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+    LLMC_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  add_test(NAME ${folder} COMMAND ${folder}_test)
+endfunction()
