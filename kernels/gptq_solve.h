@@ -1,0 +1,105 @@
+// Rounds a linear layer's weight to a quantization grid, column by column, and
+// lets the columns to the right absorb each column's rounding error.
+//
+// Paper: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate
+// Post-Training Quantization for Generative Pre-trained Transformers",
+// arXiv:2210.17323, Algorithm 1.
+//
+// Paper -> here: W -> weight, Q -> weight after the call, B -> block_size, and
+// the upper Cholesky factor of the inverse Hessian -> inverse_factor.
+#ifndef LLMC_KERNELS_GPTQ_SOLVE_H_
+#define LLMC_KERNELS_GPTQ_SOLVE_H_
+
+#include <cstdint>
+
+#include "llmc/dtype.h"
+#include "llmc/scheme.h"
+#include "llmc/status.h"
+
+namespace llmc::kernels {
+
+// The grid of one weight matrix: value(code) = (code - zero_point) * scale.
+// Scales form a matrix [scale_rows, num_groups]; weight row r uses scale row
+// r / rows_per_scale, weight column c uses column group_index[c].
+struct WeightGrid {
+  NumberType type = NumberType::kInt;
+  int num_bits = 4;  // kInt: 2..8; kFloat: 8 (E4M3) or 4 (E2M1).
+
+  // f32 [scale_rows, num_groups], finite and not 0. NVFP4: the group scale over
+  // the global scale.
+  const float* scale = nullptr;
+  // Values in the units of codes, f32 [scale_rows, num_groups]; null: all 0.
+  const float* zero_point = nullptr;
+  int64_t num_groups = 1;
+  // 1 for channel and group, the block height for block, and out_features or more
+  // for tensor scales.
+  int64_t rows_per_scale = 1;
+
+  // i32 [in_features], by original column, in [0, num_groups). Null:
+  // column / group_size.
+  const int32_t* group_index = nullptr;
+  int64_t group_size = 0;  // Used when group_index is null, > 0.
+
+  // F32, BF16 or F16: the dtype in which (code - zero_point) * scale is rounded,
+  // which is the stored scale's (F32 for NVFP4 and MX grids).
+  DType scale_dtype = DType::kF32;
+};
+
+// A slice of rows of one weight matrix. Arrays are dense and row-major; none may
+// overlap another.
+struct GptqProblem {
+  int64_t rows = 0;         // Rows of W in this slice, > 0.
+  int64_t first_row = 0;    // Row of W that row 0 of the slice is; for scales.
+  int64_t in_features = 0;  // Columns of W, > 0.
+
+  // In/out, f32 [rows, in_features], original column order. In: the dense
+  // weight. Out: the dequantized weight as the next layer sees it; rounding it
+  // to the grid again gives the same codes.
+  float* weight = nullptr;
+
+  // In, f32 [in_features, in_features], upper triangular U of
+  // FactorInverseHessian, its rows and columns in visiting order. Below the
+  // diagonal is never read; the diagonal is > 0. Aligned to 64 bytes.
+  const float* inverse_factor = nullptr;
+
+  // In, i32 [in_features]: the original column of each position; null: natural.
+  const int32_t* order = nullptr;
+
+  WeightGrid grid;  // Its arrays hold all scale rows of W, not only the slice's.
+
+  // Out, f64 [rows], may be null: the loss of each row, 1/2 sum_j e_j^2 with
+  // e_j = (w_j - q_j) / U_jj, as the reference logs it.
+  double* row_loss = nullptr;
+};
+
+struct GptqSolveOptions {
+  // Columns rounded between two updates of the columns to their right. Changes
+  // speed and the order of f32 sums, never the algorithm. 1..1024.
+  int64_t block_size = 128;
+};
+
+// Solves `problem` in place and returns the sum of row losses. Twice that is
+// tr(E (H + lambda I) E^T) for the H that U was made of, E = W - Q: exact for the
+// output error at lambda = 0, an upper bound for lambda > 0 (OutputError gives
+// it).
+//
+// Rows do not interact: any split of W into slices of rows gives equal bits, and
+// so does any number of threads. Runs rows * in_features^2 / 2 multiply-adds (all
+// fused) and allocates in_features^2 / 2 floats, and 64 x in_features floats for
+// each thread.
+//
+// Errors, with `weight` left unspecified:
+//   kInvalidArgument     a size, pointer, order, group or bit width breaks a rule.
+//   kFailedPrecondition  a diagonal entry of U or a scale is not finite and
+//                        positive.
+absl::StatusOr<double> GptqSolve(const GptqProblem& problem, const GptqSolveOptions& options = {});
+
+// sum_r e_r^T H e_r with e_r = dense[r] - quantized[r]: the mean squared error of
+// the layer's output, in the units of H. f32 [rows, in_features] each; `hessian`
+// f32 [in_features, in_features] symmetric. Parallel over fixed units of rows.
+double OutputError(const float* dense, const float* quantized, int64_t rows, int64_t in_features,
+                   const float* hessian);
+
+}  // namespace llmc::kernels
+
+#endif  // LLMC_KERNELS_GPTQ_SOLVE_H_

@@ -1,0 +1,44 @@
+// Second moments of a linear layer's inputs: X^T X.
+//
+// This is the H of GPTQ and SparseGPT up to a factor (E. Frantar et al.,
+// arXiv:2210.17323, section 3: H = 2 X X^T with samples as columns).
+#ifndef LLMC_KERNELS_HESSIAN_H_
+#define LLMC_KERNELS_HESSIAN_H_
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/triangle.h"
+#include "llmc/dtype.h"
+#include "llmc/status.h"
+
+namespace llmc::kernels {
+
+// Inputs of a layer, row-major, one token a row.
+struct TokenRows {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;  // kF32 or kBF16.
+  int64_t tokens = 0;         // Rows, >= 0.
+  int64_t features = 0;       // Columns.
+  int64_t stride = 0;         // Elements from row to row, >= features.
+};
+
+// Adds the upper triangle of x^T x to `gram`, f32 in the layout of
+// Triangle(x.features), 64-byte aligned.
+//
+// Products are exact for BF16 (BF16 instructions where the CPU has them, which
+// take subnormal inputs as zero), sums are in FP32 in token order. One unit of
+// work is one tile on one thread, so the bits do not depend on the threads; they
+// may depend on the kind of CPU. Calls with consecutive rows give sums that
+// depend on where the rows were cut. Allocates a packed copy of BF16 rows.
+//
+// kInvalidArgument: another dtype, a stride below `features`, a wrong size of
+// `gram`.
+absl::Status AddGram(const TokenRows& x, std::span<float> gram);
+
+// True when AddGram multiplies BF16 without widening it on this CPU.
+bool HasBf16Dot();
+
+}  // namespace llmc::kernels
+
+#endif  // LLMC_KERNELS_HESSIAN_H_
