@@ -1,0 +1,224 @@
+// Memory, disk and time of a plan, and what fixes its output.
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "checkpoint/content_hash.h"
+#include "llmc/byte_size.h"
+#include "plan/plan.h"
+
+namespace llmc {
+namespace {
+
+constexpr absl::string_view kVersion = "0.1.0";
+
+// Resident memory of a worker before it has read any tensor: code and tables of
+// LibTorch and MKL that a run touches.
+constexpr int64_t kProgramBytes = 215'000'000;
+
+// Rates for the time estimate; docs/benchmarks.md has measured ones.
+constexpr double kAssumedFlopsPerThread = 60e9;
+constexpr double kAssumedDiskBytesPerSecond = 500e6;
+
+// Tokens of the packs in flight on one thread, when samples are shorter.
+constexpr int64_t kPackTokens = 512;
+
+bool NeedsHessian(const PlannedModule& module) { return module.method == Method::kGptq; }
+
+// Sizes of one decoder layer that the estimate needs.
+struct LayerSizes {
+  int64_t weights = 0;         // Elements of all linears.
+  int64_t source_bytes = 0;    // In the checkpoint.
+  int64_t largest_weight = 0;  // Elements.
+  std::set<std::string> groups;
+  int64_t hessian_elements = 0;  // Sum over shared inputs of in_features^2.
+  int64_t largest_input = 0;     // in_features.
+  int64_t input_features = 0;    // Sum over shared inputs.
+  double solve_flops = 0;        // Factor and rows.
+
+  void Add(const PlannedModule& module) {
+    const int64_t out = module.source.shape[0];
+    const int64_t in = module.source.shape[1];
+    weights += out * in;
+    source_bytes += module.source.num_bytes();
+    largest_weight = std::max(largest_weight, out * in);
+    if (!NeedsHessian(module)) return;
+    solve_flops +=
+        4.0 * static_cast<double>(out) * static_cast<double>(in) * static_cast<double>(in);
+    if (!groups.insert(module.module.input_group).second) return;
+    hessian_elements += in * in;
+    input_features += in;
+    largest_input = std::max(largest_input, in);
+    solve_flops +=
+        4.0 / 3.0 * static_cast<double>(in) * static_cast<double>(in) * static_cast<double>(in);
+  }
+};
+
+LayerSizes SizesOfLayer(const Plan& plan, int64_t layer) {
+  LayerSizes sizes;
+  for (const PlannedModule& module : plan.modules) {
+    if (module.module.layer == layer) sizes.Add(module);
+  }
+  return sizes;
+}
+
+// The layer that needs most; layers of a family differ little.
+LayerSizes LargestLayer(const Plan& plan) {
+  LayerSizes largest;
+  std::set<int64_t> layers;
+  for (const PlannedModule& module : plan.modules) layers.insert(module.module.layer);
+  for (int64_t layer : layers) {
+    if (layer < 0) continue;
+    const LayerSizes sizes = SizesOfLayer(plan, layer);
+    if (sizes.hessian_elements + sizes.weights > largest.hessian_elements + largest.weights) {
+      largest = sizes;
+    }
+  }
+  return largest;
+}
+
+int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
+  int64_t largest = 0;
+  for (const PlannedModule& module : plan.modules) {
+    if (!module.is_quantized()) continue;
+    const bool whole = module.scheme->weights->strategy == Strategy::kTensor;
+    const int64_t bytes = module.source.num_bytes();
+    largest = std::max(largest, whole ? bytes : std::min(bytes, kSliceBytes));
+  }
+  // A slice and its codes, and as much again while it is packed.
+  return kProgramBytes + ranks.threads_per_rank * (2 * largest + kSliceBytes / 2);
+}
+
+// Memory of Capture and of Solve differ; the larger counts.
+int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
+  const LayerSizes layer = LargestLayer(plan);
+  const int64_t hidden = plan.model->hidden_size;
+  const int64_t compute_size = 4;
+  const int64_t weights = layer.weights * compute_size + layer.source_bytes;
+  const int64_t in_flight = ranks.threads_per_rank * std::max(extent.longest, kPackTokens);
+  const int64_t inputs = in_flight *
+                         (layer.input_features + 6 * hidden + 2 * plan.model->intermediate_size) *
+                         compute_size;
+  const int64_t totals = layer.hessian_elements / 2 * 8;
+  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs;
+  const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
+  const int64_t solve = totals + factor + 4 * layer.largest_weight * 4;
+  return kProgramBytes + weights + std::max(capture, solve);
+}
+
+double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
+  if (!plan.calibrated) return 0;
+  double flops = 0;
+  for (int64_t i = 0; i < plan.model->num_hidden_layers; ++i) {
+    const LayerSizes layer = SizesOfLayer(plan, i);
+    const double tokens = static_cast<double>(extent.num_tokens);
+    flops += tokens * (4.0 * static_cast<double>(layer.weights) +
+                       static_cast<double>(layer.hessian_elements));
+    flops += layer.solve_flops;
+  }
+  return flops;
+}
+
+int64_t PhysicalMemoryBytes() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+}
+
+// Free bytes of the file system that will hold `path`, which need not exist yet.
+int64_t FreeDiskBytes(std::filesystem::path path) {
+  std::error_code ignored;
+  path = std::filesystem::absolute(path, ignored);
+  while (!path.empty() && !std::filesystem::exists(path, ignored) && path != path.root_path()) {
+    path = path.parent_path();
+  }
+  struct statvfs stat {};
+  if (statvfs(path.c_str(), &stat) != 0) return INT64_MAX;
+  return static_cast<int64_t>(stat.f_bavail) * static_cast<int64_t>(stat.f_frsize);
+}
+
+}  // namespace
+
+CalibrationExtent ExtentFromFlags(const Job& job) {
+  return {job.num_calibration_samples, job.num_calibration_samples * job.max_seq_length,
+          job.max_seq_length};
+}
+
+Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks,
+                      std::optional<int64_t> budget_bytes) {
+  Estimate estimate;
+  estimate.output_bytes = plan.layout.total_file_bytes();
+  estimate.min_memory_bytes =
+      plan.calibrated ? CalibratedBytes(plan, extent, ranks) : DataFreeBytes(plan, ranks);
+  if (plan.calibrated) {
+    const int64_t share = (extent.num_tokens + ranks.world_size - 1) / ranks.world_size;
+    estimate.activation_bytes = share * plan.model->hidden_size * 2;
+  }
+  estimate.peak_memory_bytes = estimate.min_memory_bytes + estimate.activation_bytes;
+  if (budget_bytes && estimate.peak_memory_bytes > *budget_bytes) {
+    estimate.spilled_bytes =
+        std::min(estimate.activation_bytes, estimate.peak_memory_bytes - *budget_bytes);
+    estimate.peak_memory_bytes -= estimate.spilled_bytes;
+  }
+  estimate.matrix_product_flops = MatrixProductFlops(plan, extent);
+  const double threads = static_cast<double>(ranks.world_size) * ranks.threads_per_rank;
+  estimate.seconds = estimate.matrix_product_flops / (kAssumedFlopsPerThread * threads) +
+                     static_cast<double>(plan.source->total_bytes() + estimate.output_bytes) /
+                         kAssumedDiskBytesPerSecond;
+  return estimate;
+}
+
+std::map<std::string, std::string> Fingerprint(const Job& job, const Plan& plan,
+                                               absl::string_view calibration_hash) {
+  std::string source = plan.source->config_text();
+  for (const CheckpointTensor& tensor : plan.source->tensors()) {
+    absl::StrAppend(&source, tensor.spec.name, " ", std::string(SafetensorsName(tensor.spec.dtype)),
+                    " ", ShapeString(tensor.spec.shape), " ", tensor.file, " ", tensor.offset,
+                    "\n");
+  }
+  for (const std::string& shard : plan.source->shards()) {
+    std::error_code ignored;
+    const auto time = std::filesystem::last_write_time(plan.source->dir() / shard, ignored);
+    absl::StrAppend(&source, shard, " ", time.time_since_epoch().count(), "\n");
+  }
+  return {{"recipe", CanonicalText(plan.recipe)},
+          {"source", ContentHash(absl::string_view(source))},
+          {"calibration", std::string(calibration_hash)},
+          {"llmc_version", std::string(kVersion)},
+          {"device", job.device == "cuda" ? "cuda" : "cpu"},
+          {"compute_dtype", job.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32"},
+          {"quotient_rounding",
+           job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype"},
+          {"layout", plan.layout.Hash()}};
+}
+
+absl::Status CheckResources(const Job& job, const Estimate& estimate, const Ranks& ranks) {
+  const int64_t floor = estimate.peak_memory_bytes;
+  if (job.memory_budget_bytes && floor > *job.memory_budget_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("--memory-budget: ", FormatByteSize(*job.memory_budget_bytes),
+                     " a rank, expected at least ", FormatByteSize(estimate.min_memory_bytes), " (",
+                     FormatByteSize(floor - *job.memory_budget_bytes), " is missing)"));
+  }
+  const int64_t host = PhysicalMemoryBytes();
+  if (!job.memory_budget_bytes && floor * ranks.world_size > host) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "memory: ", ranks.world_size, " rank(s) need ", FormatByteSize(floor * ranks.world_size),
+        ", this host has ", FormatByteSize(host), " (",
+        FormatByteSize(floor * ranks.world_size - host),
+        " is missing); --memory-budget spills activations to disk, fewer samples need less"));
+  }
+  const int64_t needed = estimate.output_bytes + (int64_t{64} << 20);
+  const int64_t free = FreeDiskBytes(job.output);
+  if (needed > free) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        job.output, ": the output needs ", FormatByteSize(needed), " of disk, ",
+        FormatByteSize(free), " is free (", FormatByteSize(needed - free), " is missing)"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace llmc

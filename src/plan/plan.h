@@ -1,0 +1,133 @@
+// What a job will do to each tensor, and what that needs: a pure function of the
+// job, the source's headers and the recipe.
+#ifndef LLMC_PLAN_PLAN_H_
+#define LLMC_PLAN_PLAN_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "architecture/model_spec.h"
+#include "architecture/module_spec.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/output_layout.h"
+#include "llmc/scheme.h"
+#include "llmc/status.h"
+#include "nlohmann/json.hpp"
+#include "plan/job.h"
+#include "recipe/recipe.h"
+
+namespace llmc {
+
+// Weights are read, rounded and written in slices of about this size where the
+// scheme's scales allow it.
+inline constexpr int64_t kSliceBytes = int64_t{32} << 20;
+
+// How a module's weight becomes codes.
+enum class Method : uint8_t { kCopy, kRoundToNearest, kGptq };
+
+// "copy", "RTN", "GPTQ".
+absl::string_view MethodName(Method method);
+
+// One Linear or Embedding of the model.
+struct PlannedModule {
+  ModuleSpec module;
+  TensorSpec source;  // The dense weight in the checkpoint.
+  Method method = Method::kCopy;
+  int modifier = -1;  // Index into the recipe's modifiers; -1: none.
+  std::optional<Scheme> scheme;
+  std::vector<std::string> targets;  // Of the recipe's group, for quantization_config.
+  std::vector<TensorSpec> stored;    // Full names; what the output holds instead.
+  std::string why;                   // "target Linear", "ignored by lm_head", ...
+
+  bool is_quantized() const { return method != Method::kCopy; }
+};
+
+// Work that is finished, made durable and resumed as one.
+struct WorkUnit {
+  std::string name;          // "layer-00003", "layers-00000-00007", "outside".
+  int64_t first_layer = -1;  // -1: the tensors outside the layers.
+  int64_t num_layers = 0;
+  std::vector<int> modules;         // Indices of quantised modules.
+  std::vector<std::string> copies;  // Source tensors that stay as they are.
+
+  // Names of all output tensors of the unit.
+  std::vector<std::string> tensors;
+};
+
+// How much calibration text there is. Before it was tokenised, `llmc plan`
+// assumes that every sample is as long as it may be.
+struct CalibrationExtent {
+  int64_t num_samples = 0;
+  int64_t num_tokens = 0;
+  int64_t longest = 0;  // Tokens of the longest sample.
+};
+
+// Where the job runs.
+struct Ranks {
+  int world_size = 1;
+  int threads_per_rank = 1;
+};
+
+// Bytes and seconds, computed before any work.
+struct Estimate {
+  int64_t peak_memory_bytes = 0;    // Resident memory of one rank, activations kept in memory.
+  int64_t min_memory_bytes = 0;     // The same with all activations spilled.
+  int64_t activation_bytes = 0;     // Of one rank.
+  int64_t spilled_bytes = 0;        // Of one rank, under the budget.
+  int64_t output_bytes = 0;         // Of the weight files.
+  double matrix_product_flops = 0;  // Of the whole job.
+  double seconds = 0;               // At kAssumedFlopsPerThread and kAssumedDiskBytesPerSecond.
+};
+
+struct Plan {
+  std::shared_ptr<const Checkpoint> source;
+  std::optional<ModelSpec> model;  // None: a family llmc does not know, data-free only.
+  Recipe recipe;
+  bool calibrated = false;             // Needs data: Capture, Reduce, Solve, Propagate per layer.
+  std::string calibration_reason;      // Why, for messages.
+  std::vector<PlannedModule> modules;  // Every Linear and Embedding, in module order.
+  std::vector<WorkUnit> units;         // In the order of work.
+  OutputLayout layout;
+  std::string config_json;  // config.json of the output.
+  bool unties_embeddings = false;
+  std::optional<QuantizationArgs> kv_cache_scheme;
+  std::vector<std::string> warnings;
+
+  const PlannedModule* Find(absl::string_view module) const;  // Null when absent.
+};
+
+// Reads config.json and headers only, so it answers in milliseconds.
+// kNotFound: no model, no recipe. kInvalidArgument: a broken source or recipe, a
+// scheme that does not fit a weight (all of them are listed). kUnimplemented: a
+// calibrated recipe on an unknown family, a source that is already quantised.
+absl::StatusOr<Plan> MakePlan(const Job& job);
+
+// The most that the job's flags allow, before text was read.
+CalibrationExtent ExtentFromFlags(const Job& job);
+
+// Pure. `budget_bytes`: Job::memory_budget_bytes.
+Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks,
+                      std::optional<int64_t> budget_bytes);
+
+// What fixes the output's bytes; a resume needs all of it equal.
+std::map<std::string, std::string> Fingerprint(const Job& job, const Plan& plan,
+                                               absl::string_view calibration_hash);
+
+// kResourceExhausted, saying how much is missing, when the budget, the memory of
+// the host or the disk under `output` is too small.
+absl::Status CheckResources(const Job& job, const Estimate& estimate, const Ranks& ranks);
+
+// A table of what happens to each tensor and why, then memory, disk and time.
+std::string ToTable(const Plan& plan, const Estimate& estimate);
+nlohmann::json ToJson(const Plan& plan, const Estimate& estimate);
+
+// "W4A16 g128 asym", for tables and reports.
+std::string SchemeSummary(const Scheme& scheme);
+
+}  // namespace llmc
+
+#endif  // LLMC_PLAN_PLAN_H_

@@ -1,0 +1,135 @@
+// A plan for people and for programs.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "formats/names.h"
+#include "llmc/byte_size.h"
+#include "plan/plan.h"
+
+namespace llmc {
+namespace {
+
+std::string ArgsSummary(const QuantizationArgs& args) {
+  std::string text = absl::StrCat(args.type == NumberType::kInt ? "int" : "fp", args.num_bits, " ",
+                                  std::string(StrategyName(args.strategy)));
+  if (args.group_size) absl::StrAppend(&text, " ", *args.group_size);
+  if (args.block_structure) {
+    absl::StrAppend(&text, " ", (*args.block_structure)[0], "x", (*args.block_structure)[1]);
+  }
+  if (!args.symmetric) absl::StrAppend(&text, " asym");
+  if (args.dynamic == Dynamic::kTrue) absl::StrAppend(&text, " dynamic");
+  return text;
+}
+
+std::string Duration(double seconds) {
+  if (seconds < 90) return absl::StrFormat("%.0f s", std::max(1.0, seconds));
+  if (seconds < 5400) return absl::StrFormat("%.0f min", seconds / 60);
+  return absl::StrFormat("%.1f h", seconds / 3600);
+}
+
+int64_t StoredBytes(const PlannedModule& module) {
+  int64_t bytes = 0;
+  for (const TensorSpec& spec : module.stored) bytes += spec.num_bytes();
+  return module.is_quantized() ? bytes : module.source.num_bytes();
+}
+
+nlohmann::json ModuleJson(const PlannedModule& module) {
+  nlohmann::json stored = nlohmann::json::array();
+  for (const TensorSpec& spec : module.stored) {
+    stored.push_back({{"name", spec.name},
+                      {"dtype", std::string(SafetensorsName(spec.dtype))},
+                      {"shape", spec.shape}});
+  }
+  return {{"module", module.module.name},
+          {"class", module.module.class_name},
+          {"layer", module.module.layer},
+          {"shape", module.source.shape},
+          {"dtype", std::string(SafetensorsName(module.source.dtype))},
+          {"method", std::string(MethodName(module.method))},
+          {"scheme", module.scheme ? SchemeSummary(*module.scheme) : ""},
+          {"why", module.why},
+          {"bytes_before", module.source.num_bytes()},
+          {"bytes_after", StoredBytes(module)},
+          {"stored", std::move(stored)}};
+}
+
+}  // namespace
+
+std::string SchemeSummary(const Scheme& scheme) {
+  std::string text = scheme.weights ? ArgsSummary(*scheme.weights) : "dense";
+  if (scheme.input_activations) {
+    absl::StrAppend(&text, ", inputs ", ArgsSummary(*scheme.input_activations));
+  }
+  return text;
+}
+
+std::string ToTable(const Plan& plan, const Estimate& estimate) {
+  size_t name_width = 6;
+  size_t scheme_width = 6;
+  for (const PlannedModule& module : plan.modules) {
+    name_width = std::max(name_width, module.module.name.size());
+    if (module.scheme) scheme_width = std::max(scheme_width, SchemeSummary(*module.scheme).size());
+  }
+  std::string text;
+  const auto row = [&](const std::string& name, const std::string& method,
+                       const std::string& scheme, const std::string& shape,
+                       const std::string& sizes, const std::string& why) {
+    absl::StrAppendFormat(&text, "%-*s  %-5s  %-*s  %-15s  %-20s  %s\n", name_width, name, method,
+                          scheme_width, scheme, shape, sizes, why);
+  };
+  row("module", "how", "scheme", "shape", "bytes", "why");
+  for (const PlannedModule& module : plan.modules) {
+    const std::string sizes = absl::StrCat(FormatByteSize(module.source.num_bytes()), " -> ",
+                                           FormatByteSize(StoredBytes(module)));
+    row(module.module.name, std::string(MethodName(module.method)),
+        module.scheme ? SchemeSummary(*module.scheme) : "", ShapeString(module.source.shape), sizes,
+        module.why);
+  }
+  int64_t num_copies = 0;
+  for (const WorkUnit& unit : plan.units) num_copies += static_cast<int64_t>(unit.copies.size());
+  absl::StrAppendFormat(&text, "\n%d tensors are copied as they are.\n", num_copies);
+  absl::StrAppendFormat(&text, "calibration  %s\n",
+                        plan.calibrated ? plan.calibration_reason : "not needed");
+  absl::StrAppendFormat(&text, "weights      %s -> %s in %d file(s)\n",
+                        FormatByteSize(plan.source->total_bytes()),
+                        FormatByteSize(estimate.output_bytes), plan.layout.shards().size());
+  absl::StrAppendFormat(&text, "memory       %s a rank",
+                        FormatByteSize(estimate.peak_memory_bytes));
+  if (plan.calibrated) {
+    absl::StrAppendFormat(&text, " (%s of activations, %s of them on disk)",
+                          FormatByteSize(estimate.activation_bytes),
+                          FormatByteSize(estimate.spilled_bytes));
+  }
+  absl::StrAppendFormat(&text, "\ntime         about %s\n", Duration(estimate.seconds));
+  for (const std::string& warning : plan.warnings)
+    absl::StrAppend(&text, "warning: ", warning, "\n");
+  return text;
+}
+
+nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
+  nlohmann::json modules = nlohmann::json::array();
+  for (const PlannedModule& module : plan.modules) modules.push_back(ModuleJson(module));
+  nlohmann::json copies = nlohmann::json::array();
+  for (const WorkUnit& unit : plan.units) {
+    for (const std::string& name : unit.copies) copies.push_back(name);
+  }
+  return {{"model", plan.source->dir().string()},
+          {"calibrated", plan.calibrated},
+          {"calibration_reason", plan.calibration_reason},
+          {"modules", std::move(modules)},
+          {"copied_tensors", std::move(copies)},
+          {"source_bytes", plan.source->total_bytes()},
+          {"output_bytes", estimate.output_bytes},
+          {"num_shards", plan.layout.shards().size()},
+          {"peak_memory_bytes", estimate.peak_memory_bytes},
+          {"min_memory_bytes", estimate.min_memory_bytes},
+          {"activation_bytes", estimate.activation_bytes},
+          {"spilled_bytes", estimate.spilled_bytes},
+          {"matrix_product_flops", estimate.matrix_product_flops},
+          {"estimated_seconds", estimate.seconds},
+          {"warnings", plan.warnings}};
+}
+
+}  // namespace llmc
