@@ -52,6 +52,7 @@ struct ModelSpec {
   int64_t head_dim = 0;             // Even. q_proj has num_attention_heads * head_dim rows.
   double rms_norm_eps = 1e-6;
   Activation hidden_act = Activation::kSilu;
+  std::string activation_class = "SiLUActivation";  // Class name of act_fn.
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;

@@ -13,12 +13,33 @@
 
 namespace llmc {
 
+// What a module does in its block, so that code need not know names.
+enum class Role : uint8_t {
+  kContainer,  // Has no weight of its own: ModuleList, attention, activation, ...
+  kEmbedding,
+  kInputNorm,  // Before attention.
+  kQuery,
+  kKey,
+  kValue,
+  kAttentionOutput,
+  kQueryNorm,  // Per head, before rope.
+  kKeyNorm,
+  kMlpNorm,  // Before the MLP.
+  kGate,
+  kUp,
+  kDown,
+  kFinalNorm,
+  kHead,
+  kUnknown,  // Guessed from a tensor name.
+};
+
 // One module of the model's tree.
 struct ModuleSpec {
   std::string name;        // "model.layers.0.self_attn.q_proj"; "" for the model itself.
   std::string class_name;  // "Linear", "Embedding", "LlamaRMSNorm", "LlamaAttention", ...
   Shape weight_shape;      // [out_features, in_features] of a Linear; empty: no weight.
   bool has_bias = false;
+  Role role = Role::kContainer;
   int64_t layer = -1;  // -1 outside the decoder layers.
   // Linears that multiply the same input carry the same text here (the name of
   // the first of them): q/k/v; gate/up; o; down; the head. Empty for the others.
