@@ -3,6 +3,7 @@
 #ifndef LLMC_FORMATS_TARGET_H_
 #define LLMC_FORMATS_TARGET_H_
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,11 +57,12 @@ class TargetSet {
                                           absl::string_view class_name) const;
 
  private:
-  struct Entry {
+  struct Pattern {
     Target target;
     int owner;
   };
-  std::vector<Entry> entries_;  // Sorted by text.
+  std::map<std::string, int> names_;         // Exact names and classes -> owner.
+  std::map<std::string, Pattern> patterns_;  // By text: the first match decides.
 };
 
 // True for a class that a target of that name reaches: itself, its base classes
