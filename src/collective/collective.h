@@ -109,6 +109,8 @@ class Collective {
   template <typename T>
   absl::Status ReduceExtrema(absl::string_view name, std::span<T> values, Op op);
   absl::Status CheckRoot(absl::string_view name, int root) const;
+  absl::Status CheckOffsets(absl::string_view name, std::span<const std::byte> mine,
+                            std::span<const int64_t> offsets) const;
   absl::StatusOr<std::vector<std::string>> GatherStringsTo(absl::string_view name,
                                                            absl::string_view mine, int root);
 };
