@@ -21,7 +21,7 @@ namespace llmc::kernels {
 // The grid of one weight matrix: value(code) = (code - zero_point) * scale.
 // Scales form a matrix [scale_rows, num_groups]; weight row r uses scale row
 // r / rows_per_scale, weight column c uses column group_index[c].
-struct WeightGrid {
+struct SolveGrid {
   NumberType type = NumberType::kInt;
   int num_bits = 4;  // kInt: 2..8; kFloat: 8 (E4M3) or 4 (E2M1).
 
@@ -65,7 +65,7 @@ struct GptqProblem {
   // In, i32 [in_features]: the original column of each position; null: natural.
   const int32_t* order = nullptr;
 
-  WeightGrid grid;  // Its arrays hold all scale rows of W, not only the slice's.
+  SolveGrid grid;  // Its arrays hold all scale rows of W, not only the slice's.
 
   // Out, f64 [rows], may be null: the loss of each row, 1/2 sum_j e_j^2 with
   // e_j = (w_j - q_j) / U_jj, as the reference logs it.
