@@ -4,6 +4,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 
 #include "ATen/core/Tensor.h"
 #include "architecture/model_spec.h"
@@ -32,13 +33,16 @@ class RotaryTable {
   double AttentionScaling() const;
 
  private:
+  // Length class, dtype, device type and index.
+  using Key = std::tuple<int64_t, at::ScalarType, int, int>;
+
   int64_t LengthClass(int64_t tokens) const;
+  CosSin Compute(int64_t tokens, at::ScalarType dtype, at::Device device) const;
 
   const RopeParameters rope_;
   const int64_t head_dim_;
   std::mutex mutex_;
-  // By length class, dtype and device.
-  std::map<std::tuple<int64_t, at::ScalarType, int, int>, CosSin> tables_;
+  std::map<Key, CosSin> tables_;
 };
 
 }  // namespace llmc

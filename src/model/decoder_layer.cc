@@ -1,0 +1,283 @@
+#include "model/decoder_layer.h"
+
+#include <array>
+#include <cmath>
+#include <unordered_map>
+#include <utility>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/gelu.h"
+#include "ATen/ops/linear.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/relu.h"
+#include "ATen/ops/scaled_dot_product_attention.h"
+#include "ATen/ops/silu.h"
+#include "ATen/ops/tril.h"
+#include "ATen/ops/triu.h"
+#include "absl/strings/str_cat.h"
+#include "architecture/module_spec.h"
+#include "model/rms_norm.h"
+#include "model/rotary_table.h"
+#include "model/torch_tensor.h"
+
+namespace llmc {
+namespace {
+
+struct Module {
+  std::string name;
+  Role role = Role::kContainer;
+  at::Tensor weight;  // Linear: [out_features, in_features]; norm: [channels].
+  at::Tensor bias;    // [out_features] or undefined.
+};
+
+at::Tensor Activate(Activation activation, const at::Tensor& x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kRelu:
+      return at::relu(x);
+  }
+  return x;
+}
+
+// Turns the halves (j, j + d/2) of the last dimension.
+at::Tensor Rotate(const at::Tensor& x, const RotaryTable::CosSin& table) {
+  const int64_t half = x.size(-1) / 2;
+  const at::Tensor turned = at::cat({-x.narrow(-1, half, half), x.narrow(-1, 0, half)}, -1);
+  return x * table.cos + turned * table.sin;
+}
+
+// 0 where query i may see key j (i - window < j <= i), -inf elsewhere.
+at::Tensor SlidingMask(int64_t tokens, int64_t window, const at::Tensor& like) {
+  const at::Tensor seen =
+      at::ones({tokens, tokens}, like.options().dtype(at::kBool)).tril().triu(1 - window);
+  return at::full({tokens, tokens}, -INFINITY, like.options()).masked_fill(seen, 0.0);
+}
+
+absl::StatusOr<at::Tensor> ReadDense(const WeightReader& reader, const std::string& name,
+                                     const Shape& shape, const LayerPlacement& placement) {
+  LLMC_ASSIGN_OR_RETURN(HostTensor tensor, reader(name));
+  if (tensor.shape() != shape) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": shape ", ShapeString(tensor.shape()),
+                                                   ", expected ", ShapeString(shape)));
+  }
+  if (!IsDenseFloat(tensor.dtype())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, ": dtype ", SafetensorsName(tensor.dtype()), ", expected F64, F32, F16 or BF16"));
+  }
+  at::Tensor loaded;
+  LLMC_RETURN_IF_ERROR(CatchTorch(
+      name, [&] { loaded = ToTorch(std::move(tensor)).to(placement.device, placement.dtype); }));
+  return loaded;
+}
+
+}  // namespace
+
+void Taps::Input(absl::Span<const std::string>, const at::Tensor&) {}
+at::Tensor Taps::ReplaceInput(const std::string&, const at::Tensor& x) { return x; }
+at::Tensor Taps::ReplaceOutput(const std::string&, const at::Tensor& y) { return y; }
+void Taps::Attention(const std::string&, AttentionStates&) {}
+
+struct DecoderLayer::Impl {
+  ModelSpec spec;
+  int64_t layer = 0;
+  LayerPlacement placement;
+  std::string attention_name;
+  std::vector<std::string> linears;
+  std::vector<std::string> names;  // Of `modules`, in the same order.
+  std::vector<Module> modules;
+  std::unordered_map<std::string, size_t> by_name;
+  std::unordered_map<int, size_t> by_role;
+  // Linears that share an input, by the role of the first.
+  std::unordered_map<int, std::vector<std::string>> groups;
+
+  absl::Status Add(const ModuleSpec& module, const WeightReader& reader);
+  const Module& At(Role role) const { return modules[by_role.at(static_cast<int>(role))]; }
+
+  void TapInput(Role first, const at::Tensor& x, Taps* taps) const;
+  at::Tensor Multiply(Role role, const at::Tensor& x, Taps* taps) const;
+  at::Tensor Norm(Role role, const at::Tensor& x) const;
+  // `projected` [tokens, heads * head_dim] as [heads, tokens, head_dim].
+  at::Tensor SplitHeads(const at::Tensor& projected) const;
+  at::Tensor Attend(const AttentionStates& states) const;
+  at::Tensor SelfAttention(const at::Tensor& x, Taps* taps) const;
+  at::Tensor Mlp(const at::Tensor& x, const ForwardOptions& options) const;
+};
+
+absl::Status DecoderLayer::Impl::Add(const ModuleSpec& module, const WeightReader& reader) {
+  if (module.role == Role::kContainer) return absl::OkStatus();
+  Module loaded{module.name, module.role, {}, {}};
+  LLMC_ASSIGN_OR_RETURN(loaded.weight,
+                        ReadDense(reader, module.weight_name(), module.weight_shape, placement));
+  if (module.has_bias) {
+    LLMC_ASSIGN_OR_RETURN(
+        loaded.bias, ReadDense(reader, module.bias_name(), {module.weight_shape[0]}, placement));
+  }
+  if (module.is_linear()) {
+    linears.push_back(module.name);
+    const Role first = module.input_group == module.name
+                           ? module.role
+                           : modules[by_name.at(module.input_group)].role;
+    groups[static_cast<int>(first)].push_back(module.name);
+  }
+  by_name[module.name] = modules.size();
+  by_role[static_cast<int>(module.role)] = modules.size();
+  names.push_back(module.name);
+  modules.push_back(std::move(loaded));
+  return absl::OkStatus();
+}
+
+void DecoderLayer::Impl::TapInput(Role first, const at::Tensor& x, Taps* taps) const {
+  if (taps != nullptr) taps->Input(groups.at(static_cast<int>(first)), x);
+}
+
+at::Tensor DecoderLayer::Impl::Multiply(Role role, const at::Tensor& x, Taps* taps) const {
+  const Module& module = At(role);
+  if (taps == nullptr) return at::linear(x, module.weight, module.bias);
+  const at::Tensor input = taps->ReplaceInput(module.name, x);
+  return taps->ReplaceOutput(module.name, at::linear(input, module.weight, module.bias));
+}
+
+at::Tensor DecoderLayer::Impl::Norm(Role role, const at::Tensor& x) const {
+  return RmsNorm(x, At(role).weight, spec.rms_norm_eps);
+}
+
+at::Tensor DecoderLayer::Impl::SplitHeads(const at::Tensor& projected) const {
+  return projected.view({projected.size(0), -1, spec.head_dim});
+}
+
+at::Tensor DecoderLayer::Impl::Attend(const AttentionStates& states) const {
+  const int64_t tokens = states.query.size(1);
+  const int64_t window = spec.sliding_window[layer];
+  std::optional<at::Tensor> mask;
+  if (window > 0 && tokens > window) mask = SlidingMask(tokens, window, states.query);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(spec.head_dim));
+  const at::Tensor attended = at::scaled_dot_product_attention(
+      states.query.unsqueeze(0), states.key.unsqueeze(0), states.value.unsqueeze(0), mask,
+      /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(), scale, /*enable_gqa=*/true);
+  return attended.squeeze(0).transpose(0, 1).reshape({tokens, -1});
+}
+
+at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x, Taps* taps) const {
+  TapInput(Role::kQuery, x, taps);
+  at::Tensor query = SplitHeads(Multiply(Role::kQuery, x, taps));
+  at::Tensor key = SplitHeads(Multiply(Role::kKey, x, taps));
+  const at::Tensor value = SplitHeads(Multiply(Role::kValue, x, taps));
+  if (spec.qk_norm) {
+    query = Norm(Role::kQueryNorm, query);
+    key = Norm(Role::kKeyNorm, key);
+  }
+  const RotaryTable::CosSin table = placement.rotary->Get(x.size(0), x.scalar_type(), x.device());
+  AttentionStates states{Rotate(query.transpose(0, 1), table), Rotate(key.transpose(0, 1), table),
+                         value.transpose(0, 1)};
+  if (taps != nullptr) taps->Attention(attention_name, states);
+  const at::Tensor attended = Attend(states);
+  TapInput(Role::kAttentionOutput, attended, taps);
+  return Multiply(Role::kAttentionOutput, attended, taps);
+}
+
+at::Tensor DecoderLayer::Impl::Mlp(const at::Tensor& x, const ForwardOptions& options) const {
+  TapInput(Role::kGate, x, options.taps);
+  const at::Tensor gate = Activate(spec.hidden_act, Multiply(Role::kGate, x, options.taps));
+  const at::Tensor product = gate * Multiply(Role::kUp, x, options.taps);
+  TapInput(Role::kDown, product, options.taps);
+  if (!options.output_needed) return {};
+  return Multiply(Role::kDown, product, options.taps);
+}
+
+DecoderLayer::DecoderLayer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DecoderLayer::DecoderLayer(DecoderLayer&&) noexcept = default;
+DecoderLayer& DecoderLayer::operator=(DecoderLayer&&) noexcept = default;
+DecoderLayer::~DecoderLayer() = default;
+
+absl::StatusOr<DecoderLayer> DecoderLayer::Load(const ModelSpec& spec, int64_t layer,
+                                                const WeightReader& reader,
+                                                const LayerPlacement& placement) {
+  if (layer < 0 || layer >= spec.num_hidden_layers) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", layer, ", expected one of the ",
+                                                   spec.num_hidden_layers, " of the model"));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->spec = spec;
+  impl->layer = layer;
+  impl->placement = placement;
+  if (impl->placement.rotary == nullptr) {
+    impl->placement.rotary = std::make_shared<RotaryTable>(spec.rope, spec.head_dim);
+  }
+  impl->attention_name = absl::StrCat(spec.LayerName(layer), ".self_attn");
+  for (const ModuleSpec& module : LayerModules(spec, layer)) {
+    LLMC_RETURN_IF_ERROR(impl->Add(module, reader));
+  }
+  return DecoderLayer(std::move(impl));
+}
+
+absl::StatusOr<DecoderLayer> DecoderLayer::Load(const ModelSpec& spec, int64_t layer,
+                                                const WeightReader& reader,
+                                                at::ScalarType compute_dtype) {
+  LayerPlacement placement;
+  placement.dtype = compute_dtype;
+  return Load(spec, layer, reader, placement);
+}
+
+at::Tensor DecoderLayer::Forward(const at::Tensor& hidden, const ForwardOptions& options) const {
+  const at::Tensor attended =
+      hidden + impl_->SelfAttention(impl_->Norm(Role::kInputNorm, hidden), options.taps);
+  const at::Tensor mlp = impl_->Mlp(impl_->Norm(Role::kMlpNorm, attended), options);
+  return options.output_needed ? attended + mlp : mlp;
+}
+
+const std::vector<std::string>& DecoderLayer::linears() const { return impl_->linears; }
+const std::vector<std::string>& DecoderLayer::modules() const { return impl_->names; }
+int64_t DecoderLayer::index() const { return impl_->layer; }
+const LayerPlacement& DecoderLayer::placement() const { return impl_->placement; }
+
+const at::Tensor& DecoderLayer::weight(const std::string& module) const {
+  return impl_->modules[impl_->by_name.at(module)].weight;
+}
+
+const at::Tensor& DecoderLayer::bias(const std::string& module) const {
+  return impl_->modules[impl_->by_name.at(module)].bias;
+}
+
+absl::Status DecoderLayer::set_weight(const std::string& module, const at::Tensor& weight) {
+  const auto it = impl_->by_name.find(module);
+  if (it == impl_->by_name.end()) return absl::NotFoundError(module + ": no such module");
+  Module& found = impl_->modules[it->second];
+  if (weight.sizes() != found.weight.sizes()) {
+    return absl::InvalidArgumentError(absl::StrCat(module, ".weight: shape ",
+                                                   ShapeString(weight.sizes().vec()), ", expected ",
+                                                   ShapeString(found.weight.sizes().vec())));
+  }
+  return CatchTorch(
+      module, [&] { found.weight = weight.to(impl_->placement.device, impl_->placement.dtype); });
+}
+
+absl::Status DecoderLayer::set_bias(const std::string& module, const at::Tensor& bias) {
+  const auto it = impl_->by_name.find(module);
+  if (it == impl_->by_name.end()) return absl::NotFoundError(module + ": no such module");
+  Module& found = impl_->modules[it->second];
+  if (bias.dim() != 1 || bias.size(0) != found.weight.size(0)) {
+    return absl::InvalidArgumentError(absl::StrCat(module, ".bias: shape ",
+                                                   ShapeString(bias.sizes().vec()), ", expected [",
+                                                   found.weight.size(0), "]"));
+  }
+  return CatchTorch(module,
+                    [&] { found.bias = bias.to(impl_->placement.device, impl_->placement.dtype); });
+}
+
+int64_t DecoderLayer::num_bytes() const {
+  int64_t bytes = 0;
+  for (const Module& module : impl_->modules) {
+    bytes += static_cast<int64_t>(module.weight.nbytes());
+    if (module.bias.defined()) bytes += static_cast<int64_t>(module.bias.nbytes());
+  }
+  return bytes;
+}
+
+}  // namespace llmc
