@@ -1,0 +1,44 @@
+// GPTQ: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate
+// Post-Training Quantization for Generative Pre-trained Transformers",
+// arXiv:2210.17323.
+#ifndef LLMC_MODIFIERS_GPTQ_H_
+#define LLMC_MODIFIERS_GPTQ_H_
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "modifiers/modifier.h"
+#include "modifiers/shared_factor.h"
+#include "recipe/recipe.h"
+
+namespace llmc {
+
+// Linears with one input share its Hessian: it is summed once and factored once,
+// by the rank that owns it; every rank then solves its share of the rows of every
+// linear. A module whose Hessian cannot be factored, or whose input saw no token,
+// is rounded to nearest or fails the job, as `on_singular` says.
+class GptqLayerModifier : public LayerModifier {
+ public:
+  explicit GptqLayerModifier(GptqModifier fields) : fields_(std::move(fields)) {}
+
+  StatisticsNeed Needs(const PlannedModule& module) const override;
+  absl::Status Solve(LayerSolve& layer) const override;
+
+ private:
+  absl::Status FactorAll(
+      const std::map<std::pair<std::string, bool>, std::vector<const PlannedModule*>>& sets,
+      LayerSolve& layer, std::map<std::pair<std::string, bool>, SharedFactor>& factors) const;
+  absl::StatusOr<SolvedModule> SolveModule(const PlannedModule& module, const SharedFactor& factor,
+                                           LayerSolve& layer) const;
+  absl::StatusOr<SolvedModule> FallBack(const PlannedModule& module, const std::string& reason,
+                                        LayerSolve& layer) const;
+  absl::StatusOr<SolvedModule> RoundModule(const PlannedModule& module, LayerSolve& layer) const;
+
+  GptqModifier fields_;
+};
+
+}  // namespace llmc
+
+#endif  // LLMC_MODIFIERS_GPTQ_H_

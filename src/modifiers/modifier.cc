@@ -1,0 +1,105 @@
+#include "modifiers/modifier.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "llmc/float_formats.h"
+#include "llmc/parallel.h"
+#include "modifiers/gptq.h"
+#include "modifiers/round_to_nearest.h"
+
+namespace llmc {
+namespace {
+
+constexpr float kDefaultAveragingConstant = 0.01f;
+
+HostTensor ScalarF32(float value) {
+  HostTensor tensor(DType::kF32, {1});
+  *tensor.as<float>() = value;
+  return tensor;
+}
+
+Extrema Fold(const ExtremaStatistic& statistic, const QuantizationArgs& args) {
+  if (args.observer.value_or("static_minmax") != "minmax") return statistic.Static();
+  auto it = args.observer_kwargs.find("averaging_constant");
+  return statistic.MovingAverage(it == args.observer_kwargs.end() ? kDefaultAveragingConstant
+                                                                  : static_cast<float>(it->second));
+}
+
+float Element(const TensorView& view, int64_t i) {
+  switch (view.dtype) {
+    case DType::kBF16:
+      return Bf16ToFloat(view.as<uint16_t>()[i]);
+    case DType::kF16:
+      return F16ToFloat(view.as<uint16_t>()[i]);
+    default:
+      return view.as<float>()[i];
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier) {
+  if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) {
+    return std::make_unique<GptqLayerModifier>(*gptq);
+  }
+  return std::make_unique<RoundToNearestLayerModifier>();
+}
+
+absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
+                                           std::optional<float> fused_absmax) {
+  kernels::WeightGridOptions options;
+  options.fused_absmax = fused_absmax;
+  absl::StatusOr<kernels::WeightGrid> grid =
+      kernels::ComputeWeightGrid(weight, *module.scheme->weights, options);
+  if (!grid.ok()) return At(module.source.name, grid.status());
+  return grid;
+}
+
+absl::StatusOr<std::vector<kernels::StoredTensor>> ActivationParameters(
+    const PlannedModule& module, const InputStatistics& statistics) {
+  std::vector<kernels::StoredTensor> stored;
+  const auto& args = module.scheme->input_activations;
+  if (!args || args->dynamic == Dynamic::kTrue) return stored;
+  const Extrema input = Fold(*statistics.extrema, *args);
+  const kernels::Extrema extrema{input.min, input.max};
+  absl::StatusOr<kernels::WeightGrid> grid =
+      kernels::ActivationScale({&extrema, 1}, *args, module.source.dtype);
+  if (!grid.ok()) return At(absl::StrCat("input of ", module.module.name), grid.status());
+  if (args->strategy == Strategy::kTensorGroup) {
+    stored.push_back({"input_global_scale", ScalarF32(grid->global_scale)});
+    return stored;
+  }
+  stored.push_back({"input_scale", std::move(grid->scale)});
+  if (!args->symmetric) stored.push_back({"input_zero_point", std::move(grid->zero_point)});
+  return stored;
+}
+
+absl::StatusOr<double> WeightError(const PlannedModule& module, const TensorView& weight,
+                                   const kernels::WeightGrid& grid) {
+  LLMC_ASSIGN_OR_RETURN(const HostTensor rounded,
+                        kernels::FakeQuantWeight(weight, grid, *module.scheme->weights));
+  const int64_t rows = weight.dim(0);
+  const int64_t columns = weight.dim(1);
+  std::vector<double> errors(rows);
+  std::vector<double> energies(rows);
+  const TensorView rounded_view = rounded.view();
+  ParallelFor(rows, [&](int64_t r) {
+    for (int64_t i = r * columns; i < (r + 1) * columns; ++i) {
+      const double w = Element(weight, i);
+      const double e = w - Element(rounded_view, i);
+      errors[r] += e * e;
+      energies[r] += w * w;
+    }
+  });
+  double error = 0;
+  double energy = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    error += errors[r];
+    energy += energies[r];
+  }
+  return energy > 0 ? error / energy : 0.0;
+}
+
+}  // namespace llmc

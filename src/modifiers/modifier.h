@@ -1,0 +1,95 @@
+// One compression method: says which statistics it needs of a layer's inputs,
+// then turns the layer's dense weights into weights on a grid.
+#ifndef LLMC_MODIFIERS_MODIFIER_H_
+#define LLMC_MODIFIERS_MODIFIER_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "calibration/extrema.h"
+#include "calibration/hessian.h"
+#include "collective/collective.h"
+#include "kernels/compress.h"
+#include "kernels/weight_grid.h"
+#include "llmc/status.h"
+#include "llmc/tensor.h"
+#include "plan/plan.h"
+
+namespace llmc {
+
+// What must be known about the input of a module before it is solved.
+struct StatisticsNeed {
+  bool hessian = false;  // X^T X of the input, shared by linears of one input group.
+  bool extrema = false;  // Smallest and largest value, for static activation scales.
+};
+
+// The statistics of one input group; what was not asked for is null.
+struct InputStatistics {
+  std::unique_ptr<HessianAccumulator> hessian;
+  HessianSum hessian_sum;  // After Reduce.
+  int owner = 0;           // The rank that holds the reduced Hessian.
+  std::unique_ptr<ExtremaStatistic> extrema;
+};
+
+// A module whose codes are decided.
+struct SolvedModule {
+  const PlannedModule* planned = nullptr;
+  // In the model's dtype, [out_features, in_features]. GPTQ: values on the grid.
+  // Round to nearest: the dense weight, which the compressor rounds.
+  HostTensor weight;
+  kernels::WeightGrid grid;
+  std::vector<kernels::StoredTensor> activation_parameters;  // input_scale, ...
+
+  Method method = Method::kRoundToNearest;
+  bool is_fallback = false;  // Not the method that the recipe asked for.
+  std::string reason;        // Why it fell back.
+  std::optional<double> dampening_frac;
+  std::optional<int64_t> num_tokens;
+  std::optional<double> output_error;  // tr(E H E^T) / tr(W H W^T).
+};
+
+// One layer on its way through a modifier. All ranks hold the same weights.
+struct LayerSolve {
+  std::vector<const PlannedModule*> modules;  // The layer's modules of this modifier.
+  // Dense weights in the model's dtype, by module name. Solving may take them.
+  std::map<std::string, HostTensor> weights;
+  std::map<std::string, InputStatistics>* statistics = nullptr;  // By input group.
+  Collective* collective = nullptr;
+  // NVFP4: the largest |w| of the serving family that `module` belongs to.
+  std::function<absl::StatusOr<std::optional<float>>(const PlannedModule& module)> fused_absmax;
+  std::vector<SolvedModule> solved;  // Out, in the order of `modules`.
+};
+
+class LayerModifier {
+ public:
+  virtual ~LayerModifier() = default;
+
+  virtual StatisticsNeed Needs(const PlannedModule& module) const = 0;
+
+  // Collective call: fills `layer.solved`, with equal bytes on every rank.
+  virtual absl::Status Solve(LayerSolve& layer) const = 0;
+};
+
+// The modifier that carries out `modifier` of a recipe.
+std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier);
+
+// Parts that modifiers share: the grid of a module's weight by its scheme's
+// observer, and the parameters of its static activations from the extrema of its
+// input. kInvalidArgument naming the module for NaN, infinity or missing data.
+absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
+                                           std::optional<float> fused_absmax);
+absl::StatusOr<std::vector<kernels::StoredTensor>> ActivationParameters(
+    const PlannedModule& module, const InputStatistics& statistics);
+
+// |W - Q|^2 / |W|^2 of rounding `weight` to `grid`: the output error for H = I,
+// reported where no Hessian was collected.
+absl::StatusOr<double> WeightError(const PlannedModule& module, const TensorView& weight,
+                                   const kernels::WeightGrid& grid);
+
+}  // namespace llmc
+
+#endif  // LLMC_MODIFIERS_MODIFIER_H_

@@ -1,0 +1,36 @@
+// The factor of one input's Hessian: made by the rank that owns it, shared with all.
+#ifndef LLMC_MODIFIERS_SHARED_FACTOR_H_
+#define LLMC_MODIFIERS_SHARED_FACTOR_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "collective/collective.h"
+#include "llmc/status.h"
+#include "llmc/tensor.h"
+#include "modifiers/modifier.h"
+
+namespace llmc {
+
+// After Share, every rank holds the same. Memory: 8 in_features^2 bytes.
+struct SharedFactor {
+  InputStatistics* statistics = nullptr;
+  HostTensor hessian;          // F32 [in_features, in_features].
+  HostTensor upper;            // F32 [in_features, in_features]; empty when it failed.
+  std::vector<int32_t> order;  // Original column of each position; empty: natural.
+  double dampening_frac = 0;   // As used.
+  std::string failure;         // Why there is no factor; empty: there is one.
+};
+
+// On the owner, local: finishes the Hessian and factors it, visiting columns by
+// falling diagonal when `ordered`. A Hessian that cannot be factored sets
+// `failure`; an error is returned for what should stop the job.
+absl::Status FactorOwned(bool ordered, double dampening_frac, SharedFactor& factor);
+
+// Collective: copies the owner's factor to every rank.
+absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor);
+
+}  // namespace llmc
+
+#endif  // LLMC_MODIFIERS_SHARED_FACTOR_H_
