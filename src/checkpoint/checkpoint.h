@@ -82,7 +82,7 @@ class Checkpoint {
   Checkpoint() = default;
   absl::Status OpenShards(const std::vector<std::string>& names);
   absl::Status AddShard(const std::string& name);
-  absl::Status CheckIndex(const nlohmann::json& index) const;
+  absl::Status CheckIndex(const nlohmann::json& weight_map) const;
   absl::StatusOr<const CheckpointTensor*> Lookup(absl::string_view name) const;
   absl::Status ReadRange(const CheckpointTensor& tensor, int64_t byte_offset,
                          std::span<std::byte> bytes) const;
@@ -97,6 +97,9 @@ class Checkpoint {
   std::unordered_map<std::string, size_t> by_name_;
   int64_t total_bytes_ = 0;
 };
+
+// A tensor not yet filled. kResourceExhausted when there is no memory for it.
+absl::StatusOr<HostTensor> MakeHostTensor(DType dtype, Shape shape);
 
 }  // namespace llmc
 

@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/journal.h"
+#include "checkpoint/output_directory.h"
 #include "checkpoint/output_layout.h"
 #include "checkpoint/posix_file.h"
 #include "llmc/status.h"
@@ -40,7 +41,7 @@ struct WriterOptions {
   OutputLayout layout;
   // What fixes the output: "recipe", "source", "calibration", "llmc_version",
   // ... A resume needs all of them equal.
-  std::map<std::string, std::string> fingerprint;
+  Fingerprint fingerprint;
   bool fresh = false;      // Discard an unfinished run's work.
   bool overwrite = false;  // Replace a finished output of llmc at Commit.
 };
@@ -55,13 +56,16 @@ struct DoneUnit {
   nlohmann::json payload;  // What a resumed run wants to know (errors, times).
 };
 
+// Names are relative to the output and may have directories, but no "..".
 struct CommitContents {
-  std::string config_json;  // Written as config.json.
-  std::map<std::string, std::string>
-      files;                              // Relative name -> contents: recipe.yaml, README.md, ...
+  std::string config_json;                   // Written as config.json.
+  std::map<std::string, std::string> files;  // Name -> contents: recipe.yaml, README.md, ...
+  // The same, but without a hash in the manifest: reports, whose times differ
+  // from run to run.
+  std::map<std::string, std::string> reports;
   std::filesystem::path source_dir;       // Where source_files lie.
-  std::vector<std::string> source_files;  // Copied byte by byte (Checkpoint::SourceFiles()).
-  nlohmann::json manifest = nlohmann::json::object();  // Further fields of llmc_manifest.json.
+  std::vector<std::string> source_files;  // Copied byte by byte: Checkpoint::SourceFiles().
+  nlohmann::json manifest = nlohmann::json::object();  // More fields for llmc_manifest.json.
 };
 
 // Thread-safe where noted. One live leader per staging directory (flock).
@@ -75,12 +79,15 @@ class CheckpointWriter {
   //                        live run holds it.
   //   kInvalidArgument     the output lies in, is, or holds the model directory.
   //   kResourceExhausted   the disk is too small for the weight files.
-  // When the output is finished and has the same fingerprint (a crash after the
+  // When the output is finished and has the same fingerprint and neither fresh nor
+  // overwrite asks for it again (a crash after the
   // rename, or the same command again) the result has committed() == true and
   // there is nothing left to do.
   // Done units whose bytes no longer have their recorded hashes are not done.
   static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Create(WriterOptions options);
-  // Every other rank, with the same options, after the leader's Create.
+  // Every other rank, with the same options, after the leader's Create, unless the
+  // leader's committed() is true. kFailedPrecondition when there is no staging
+  // directory of this job.
   static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Open(WriterOptions options);
   ~CheckpointWriter();
 
@@ -116,28 +123,35 @@ class CheckpointWriter {
 
   // Leader only, after every rank's Sync: writes the other files, the index and
   // the manifest, makes all of it durable and renames. kFailedPrecondition when a
-  // tensor of the layout belongs to no done unit.
+  // tensor of the layout belongs to no done unit. llmc_manifest.json then holds
+  // {format, version, fingerprint, tensors: {name: {dtype, shape, file, xxh3_128}},
+  // files: {name: {bytes, xxh3_128}}} and the fields of contents.manifest.
   absl::Status Commit(const CommitContents& contents);
 
  private:
   explicit CheckpointWriter(WriterOptions options);
+  // Create, step by step.
+  absl::Status CheckOutput();
   absl::Status OpenStaging();
   absl::Status AdoptJournal();
   absl::Status StartJournal();
-  absl::Status ReplayRecords(const std::vector<nlohmann::json>& records);
-  absl::Status PrepareShards(bool may_create);
-  absl::Status PrepareShard(const ShardLayout& shard, const PosixFile& file);
+  absl::Status MakeShards();
   absl::Status CheckDoneUnits();
+  // Open.
+  absl::Status JoinStaging();
+
+  absl::Status CheckBegin(const nlohmann::json& begin) const;
+  void Replay(const std::vector<nlohmann::json>& records);
   absl::StatusOr<const PlacedTensor*> Placed(absl::string_view name) const;
   absl::Status Usable() const;
-  absl::StatusOr<std::map<std::string, std::string>> RecordedHashes() const;
-  absl::StatusOr<nlohmann::json> HashUnit(const DoneUnit& unit) const;
-  absl::Status WriteOtherFiles(const CommitContents& contents);
-  absl::Status SyncEverything();
-  absl::Status Publish();
+  absl::StatusOr<std::vector<std::string>> HashTensors(const std::vector<std::string>& names) const;
+  // Commit, step by step.
+  absl::StatusOr<nlohmann::json> TensorManifest() const;
+  absl::Status RemoveStrayFiles() const;
+  absl::Status WriteOtherFiles(const CommitContents& contents, nlohmann::json* file_hashes) const;
+  absl::Status WriteManifest(const CommitContents& contents, nlohmann::json files) const;
 
-  WriterOptions options_;
-  std::filesystem::path output_;
+  WriterOptions options_;  // Paths normalised.
   std::filesystem::path staging_;
   std::unique_ptr<Journal> journal_;  // Leader only.
   std::vector<PosixFile> shards_;

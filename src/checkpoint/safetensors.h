@@ -2,8 +2,8 @@
 // header, then the tensors without holes.
 //
 // Accepts what the reference reader (safetensors 0.8.0) accepts, except that a
-// tensor named twice, a dtype that llmc has no type for, and a dimension above
-// 2^63 - 1 are refused.
+// tensor or metadata key given twice, a dtype that llmc has no type for, and a
+// dimension above 2^63 - 1 are refused.
 #ifndef LLMC_CHECKPOINT_SAFETENSORS_H_
 #define LLMC_CHECKPOINT_SAFETENSORS_H_
 
