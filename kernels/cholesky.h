@@ -28,6 +28,7 @@ struct InverseFactorOptions {
 struct InverseFactor {
   HostTensor upper;           // F32 [n, n]; below the diagonal 0.
   double dampening_frac = 0;  // What was used.
+  double lambda = 0;          // dampening_frac * mean of the live diagonal.
   bool used_fp64 = false;
   int64_t num_dead = 0;  // Columns whose diagonal was 0.
 };
@@ -37,7 +38,7 @@ struct InverseFactor {
 // `hessian` is F32 [n, n].
 std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian);
 
-// Factors `hessian`, F32 [n, n] symmetric (the upper triangle is read), in the
+// Factors `hessian`, F32 [n, n] symmetric (all of it is read), in the
 // column order `order` (original column of each position; empty: natural).
 //
 // A dead column (diagonal 0: the calibration never excited it) gets the mean of

@@ -23,6 +23,14 @@ struct TokenRows {
   int64_t stride = 0;         // Elements from row to row, >= features.
 };
 
+// How products are formed; kBest takes the first that this CPU has.
+enum class GramMethod : uint8_t {
+  kBest,
+  kBf16Dot,  // AVX512_BF16 dot products; BF16 input only.
+  kFma,      // AVX-512 fused multiply-adds; BF16 is widened.
+  kBlas,     // sgemm; BF16 is widened.
+};
+
 // Adds the upper triangle of x^T x to `gram`, f32 in the layout of
 // Triangle(x.features), 64-byte aligned.
 //
@@ -30,14 +38,12 @@ struct TokenRows {
 // take subnormal inputs as zero), sums are in FP32 in token order. One unit of
 // work is one tile on one thread, so the bits do not depend on the threads; they
 // may depend on the kind of CPU. Calls with consecutive rows give sums that
-// depend on where the rows were cut. Allocates a packed copy of BF16 rows.
+// depend on where the rows were cut. Allocates a packed copy of at most 2,048 rows.
 //
 // kInvalidArgument: another dtype, a stride below `features`, a wrong size of
-// `gram`.
-absl::Status AddGram(const TokenRows& x, std::span<float> gram);
-
-// True when AddGram multiplies BF16 without widening it on this CPU.
-bool HasBf16Dot();
+// `gram`. kUnimplemented: this CPU does not have `method`.
+absl::Status AddGram(const TokenRows& x, std::span<float> gram,
+                     GramMethod method = GramMethod::kBest);
 
 }  // namespace llmc::kernels
 
