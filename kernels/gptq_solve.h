@@ -12,8 +12,8 @@
 
 #include <cstdint>
 
+#include "kernels/round_to_grid.h"
 #include "llmc/dtype.h"
-#include "llmc/scheme.h"
 #include "llmc/status.h"
 
 namespace llmc::kernels {
@@ -22,26 +22,27 @@ namespace llmc::kernels {
 // Scales form a matrix [scale_rows, num_groups]; weight row r uses scale row
 // r / rows_per_scale, weight column c uses column group_index[c].
 struct SolveGrid {
-  NumberType type = NumberType::kInt;
-  int num_bits = 4;  // kInt: 2..8; kFloat: 8 (E4M3) or 4 (E2M1).
+  Element element = Element::kInt;
+  float q_min = -8;  // Smallest and largest code (RangeOf(args)).
+  float q_max = 7;
 
-  // f32 [scale_rows, num_groups], finite and not 0. NVFP4: the group scale over
-  // the global scale.
+  // In, f32 [scale_rows, num_groups], finite and not 0: the value of the stored
+  // scale; NVFP4: the group scale over the global scale.
   const float* scale = nullptr;
-  // Values in the units of codes, f32 [scale_rows, num_groups]; null: all 0.
+  // In, f32 [scale_rows, num_groups], in the units of codes; null: all 0.
   const float* zero_point = nullptr;
   int64_t num_groups = 1;
   // 1 for channel and group, the block height for block, and out_features or more
   // for tensor scales.
   int64_t rows_per_scale = 1;
 
-  // i32 [in_features], by original column, in [0, num_groups). Null:
+  // In, i32 [in_features], by original column, in [0, num_groups). Null:
   // column / group_size.
   const int32_t* group_index = nullptr;
   int64_t group_size = 0;  // Used when group_index is null, > 0.
 
   // F32, BF16 or F16: the dtype in which (code - zero_point) * scale is rounded,
-  // which is the stored scale's (F32 for NVFP4 and MX grids).
+  // which is the stored scale's (F32 for NVFP4).
   DType scale_dtype = DType::kF32;
 };
 
@@ -67,21 +68,26 @@ struct GptqProblem {
 
   SolveGrid grid;  // Its arrays hold all scale rows of W, not only the slice's.
 
-  // Out, f64 [rows], may be null: the loss of each row, 1/2 sum_j e_j^2 with
-  // e_j = (w_j - q_j) / U_jj, as the reference logs it.
+  // Out, f64 [rows], each may be null: GptqResult's numbers row by row.
   double* row_loss = nullptr;
+  double* row_change = nullptr;
 };
 
 struct GptqSolveOptions {
-  // Columns rounded between two updates of the columns to their right. Changes
-  // speed and the order of f32 sums, never the algorithm. 1..1024.
+  // Columns rounded between two updates of the columns to their right, 1..1024.
+  // Changes speed only: every weight takes its updates in column order, each
+  // rounded once, whatever the block. The paper uses 128.
   int64_t block_size = 128;
 };
 
-// Solves `problem` in place and returns the sum of row losses. Twice that is
-// tr(E (H + lambda I) E^T) for the H that U was made of, E = W - Q: exact for the
-// output error at lambda = 0, an upper bound for lambda > 0 (OutputError gives
-// it).
+// With E = W - Q, and H and lambda those that U was made of. The mean squared
+// error of the layer's output, tr(E H E^T), is 2 * loss - lambda * change.
+struct GptqResult {
+  double loss = 0;    // 1/2 tr(E (H + lambda I) E^T), as the reference logs it.
+  double change = 0;  // tr(E E^T).
+};
+
+// Solves `problem` in place; returns the sums over rows, in row order.
 //
 // Rows do not interact: any split of W into slices of rows gives equal bits, and
 // so does any number of threads. Runs rows * in_features^2 / 2 multiply-adds (all
@@ -89,14 +95,16 @@ struct GptqSolveOptions {
 // each thread.
 //
 // Errors, with `weight` left unspecified:
-//   kInvalidArgument     a size, pointer, order, group or bit width breaks a rule.
-//   kFailedPrecondition  a diagonal entry of U or a scale is not finite and
-//                        positive.
-absl::StatusOr<double> GptqSolve(const GptqProblem& problem, const GptqSolveOptions& options = {});
+//   kInvalidArgument     a size, pointer, order, group or range breaks a rule.
+//   kFailedPrecondition  a diagonal entry of U is not finite and positive, or a
+//                        scale is 0 or not finite.
+absl::StatusOr<GptqResult> GptqSolve(const GptqProblem& problem,
+                                     const GptqSolveOptions& options = {});
 
-// sum_r e_r^T H e_r with e_r = dense[r] - quantized[r]: the mean squared error of
-// the layer's output, in the units of H. f32 [rows, in_features] each; `hessian`
-// f32 [in_features, in_features] symmetric. Parallel over fixed units of rows.
+// sum_r e_r^T H e_r with e_r = dense[r] - quantized[r] (`quantized` null: 0): the
+// mean squared error of the layer's output, in the units of H, by definition and
+// at the cost of two solves. f32 [rows, in_features] each; `hessian` f32
+// [in_features, in_features] symmetric. Bits do not depend on threads.
 double OutputError(const float* dense, const float* quantized, int64_t rows, int64_t in_features,
                    const float* hessian);
 

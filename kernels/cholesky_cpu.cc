@@ -1,0 +1,250 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cholesky.h"
+#include "kernels/gemm.h"
+#include "llmc/parallel.h"
+
+namespace llmc::kernels {
+namespace {
+
+constexpr int64_t kTile = 256;
+
+// A square matrix cut into tiles of kTile rows and columns.
+template <typename T>
+struct Tiled {
+  Matrix<T> whole;
+
+  int64_t num_tiles() const { return (whole.rows + kTile - 1) / kTile; }
+  int64_t size(int64_t i) const { return std::min(kTile, whole.rows - i * kTile); }
+  Matrix<T> tile(int64_t i, int64_t j) const {
+    return whole.block(i * kTile, j * kTile, size(i), size(j));
+  }
+  // Tiles [j, k) of tile row i.
+  Matrix<T> row_part(int64_t i, int64_t j, int64_t k) const {
+    return whole.block(i * kTile, j * kTile, size(i), std::min(k * kTile, whole.cols) - j * kTile);
+  }
+};
+
+// Tile (i, j), i >= j, of the trailing triangle that begins at tile `first`,
+// number u in an order with the longest rows last.
+std::pair<int64_t, int64_t> TrailingTile(int64_t u, int64_t first) {
+  int64_t i = 0;
+  while (u > i) u -= ++i;
+  return {first + i, first + u};
+}
+
+// Right-looking: factor a diagonal tile, solve the panel below it, update the rest.
+template <typename T>
+bool FactorLower(const Tiled<T>& a) {
+  const int64_t n = a.num_tiles();
+  for (int64_t k = 0; k < n; ++k) {
+    if (!CholeskyLower(a.tile(k, k))) return false;
+    const int64_t rest = n - k - 1;
+    ParallelFor(rest,
+                [&](int64_t u) { SolveRightLowerTransposed(a.tile(k, k), a.tile(k + 1 + u, k)); });
+    ParallelFor(rest * (rest + 1) / 2, [&](int64_t u) {
+      const auto [i, j] = TrailingTile(u, k + 1);
+      Gemm(a.tile(i, k), a.tile(j, k), a.tile(i, j),
+           {.transposed = Transposed::kSecond, .alpha = -1, .beta = 1});
+    });
+  }
+  return true;
+}
+
+// Replaces the lower triangular L by L^-1, tile columns from the right: with the
+// inverse M of the columns beyond j done, M_ij = -(sum_k M_ik L_kj) L_jj^-1.
+template <typename T>
+void InvertLower(const Tiled<T>& l, T* column) {
+  for (int64_t j = l.num_tiles() - 1; j >= 0; --j) {
+    const int64_t below = l.num_tiles() - 1 - j;
+    const int64_t first_row = (j + 1) * kTile;
+    const Matrix<T> old{column, l.whole.rows - first_row, l.size(j), kTile};
+    ParallelFor(below, [&](int64_t u) {
+      const Matrix<T> from = l.tile(j + 1 + u, j);
+      for (int64_t r = 0; r < from.rows; ++r) {
+        std::copy_n(from.row(r), from.cols, old.row(u * kTile + r));
+      }
+    });
+    ParallelFor(below, [&](int64_t u) {
+      const int64_t i = l.num_tiles() - 1 - u;
+      const Matrix<T> inverse_row = l.row_part(i, j + 1, i + 1);
+      Gemm(inverse_row, old.block(0, 0, inverse_row.cols, old.cols), l.tile(i, j));
+      SolveRightLower(l.tile(j, j), l.tile(i, j), T{-1});
+    });
+    HostTensor identity(std::is_same_v<T, float> ? DType::kF32 : DType::kF64, {kTile, kTile});
+    const Matrix<T> inverse{identity.as<T>(), l.size(j), l.size(j), kTile};
+    for (int64_t r = 0; r < inverse.rows; ++r) {
+      std::fill_n(inverse.row(r), inverse.cols, T{0});
+      inverse.at(r, r) = 1;
+    }
+    SolveLeftLower(l.tile(j, j), inverse);
+    for (int64_t r = 0; r < inverse.rows; ++r) {
+      std::copy_n(inverse.row(r), r + 1, l.tile(j, j).row(r));
+    }
+  }
+}
+
+struct Diagonal {
+  double live_mean = 0;
+  int64_t num_dead = 0;
+};
+
+absl::StatusOr<Diagonal> ExamineDiagonal(const HostTensor& hessian) {
+  const int64_t n = hessian.dim(0);
+  Diagonal diagonal;
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = hessian.as<float>()[i * (n + 1)];
+    if (!(value >= 0) || !std::isfinite(value)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("Hessian: diagonal entry ", i, " is ", value, ", expected >= 0 and finite"));
+    }
+    sum += value;
+    diagonal.num_dead += value == 0;
+  }
+  if (diagonal.num_dead == n) {
+    return absl::FailedPreconditionError("Hessian: all 0, expected at least one calibration token");
+  }
+  diagonal.live_mean = sum / static_cast<double>(n - diagonal.num_dead);
+  return diagonal;
+}
+
+// out = lower triangle of J (H + lambda I) J, and 0 above it, with H in `order`.
+template <typename T>
+void FillReversed(const HostTensor& hessian, std::span<const int32_t> order,
+                  const Diagonal& diagonal, double lambda, Matrix<T> out) {
+  const int64_t n = out.rows;
+  const auto source = [&](int64_t reversed) {
+    const int64_t position = n - 1 - reversed;
+    return order.empty() ? position : static_cast<int64_t>(order[position]);
+  };
+  ParallelFor((n + 15) / 16, [&](int64_t unit) {
+    for (int64_t r = unit * 16; r < std::min(n, unit * 16 + 16); ++r) {
+      const float* const from = hessian.as<float>() + source(r) * n;
+      for (int64_t c = 0; c < r; ++c) out.at(r, c) = from[source(c)];
+      const double entry = from[source(r)];
+      out.at(r, r) = static_cast<T>((entry == 0 ? diagonal.live_mean : entry) + lambda);
+      std::fill(out.row(r) + r + 1, out.row(r) + n, T{0});
+    }
+  });
+}
+
+// U = J M J: the elements of the whole matrix in reverse order.
+void ReverseElements(float* elements, int64_t count) {
+  constexpr int64_t kUnit = 1 << 16;
+  const int64_t half = count / 2;
+  ParallelFor((half + kUnit - 1) / kUnit, [&](int64_t unit) {
+    for (int64_t i = unit * kUnit; i < std::min(half, (unit + 1) * kUnit); ++i) {
+      std::swap(elements[i], elements[count - 1 - i]);
+    }
+  });
+}
+
+HostTensor ReversedToFloat(const HostTensor& inverse) {
+  HostTensor upper(DType::kF32, inverse.shape());
+  const int64_t n = inverse.dim(0);
+  ParallelFor(n, [&](int64_t r) {
+    const double* const from = inverse.as<double>() + (n - 1 - r) * n;
+    float* const to = upper.as<float>() + r * n;
+    for (int64_t c = 0; c < n; ++c) to[c] = static_cast<float>(from[n - 1 - c]);
+  });
+  return upper;
+}
+
+// The factor, or nothing when the matrix is not positive definite in type T.
+template <typename T>
+std::optional<HostTensor> TryFactor(const HostTensor& hessian, std::span<const int32_t> order,
+                                    const Diagonal& diagonal, double lambda) {
+  constexpr DType kDType = std::is_same_v<T, float> ? DType::kF32 : DType::kF64;
+  const int64_t n = hessian.dim(0);
+  HostTensor work(kDType, {n, n});
+  const Tiled<T> tiled{{work.as<T>(), n, n, n}};
+  FillReversed(hessian, order, diagonal, lambda, tiled.whole);
+  if (!FactorLower(tiled)) return std::nullopt;
+  HostTensor column(kDType, {n, kTile});
+  InvertLower(tiled, column.as<T>());
+  if constexpr (std::is_same_v<T, double>) return ReversedToFloat(work);
+  ReverseElements(work.as<float>(), n * n);
+  return work;
+}
+
+bool HasUsableDiagonal(const HostTensor& upper) {
+  const int64_t n = upper.dim(0);
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = upper.as<float>()[i * (n + 1)];
+    if (!(value > 0) || !std::isfinite(value)) return false;
+  }
+  return true;
+}
+
+absl::Status CheckArguments(const HostTensor& hessian, std::span<const int32_t> order,
+                            const InverseFactorOptions& options) {
+  const Shape& shape = hessian.shape();
+  if (hessian.dtype() != DType::kF32 || shape.size() != 2 || shape[0] != shape[1] ||
+      shape[0] == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Hessian: ", SafetensorsName(hessian.dtype()),
+                                                   " ", ShapeString(shape),
+                                                   ", expected F32 and square"));
+  }
+  if (!(options.dampening_frac > 0) || !(options.dampening_frac <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dampening_frac: ", options.dampening_frac, ", expected a number in (0, 1]"));
+  }
+  if (order.empty()) return absl::OkStatus();
+  std::vector<bool> seen(shape[0], false);
+  bool is_permutation = std::ssize(order) == shape[0];
+  for (size_t p = 0; is_permutation && p < order.size(); ++p) {
+    is_permutation = order[p] >= 0 && order[p] < shape[0] && !seen[order[p]];
+    if (is_permutation) seen[order[p]] = true;
+  }
+  return is_permutation ? absl::OkStatus()
+                        : absl::InvalidArgumentError(absl::StrCat(
+                              "column order: expected a permutation of ", shape[0], " columns"));
+}
+
+}  // namespace
+
+std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian) {
+  const int64_t n = hessian.dim(0);
+  const float* const h = hessian.as<float>();
+  std::vector<int32_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return h[a * (n + 1)] > h[b * (n + 1)]; });
+  return order;
+}
+
+absl::StatusOr<InverseFactor> FactorInverseHessian(const HostTensor& hessian,
+                                                   std::span<const int32_t> order,
+                                                   const InverseFactorOptions& options) {
+  LLMC_RETURN_IF_ERROR(CheckArguments(hessian, order, options));
+  LLMC_ASSIGN_OR_RETURN(const Diagonal diagonal, ExamineDiagonal(hessian));
+  InverseFactor factor;
+  factor.num_dead = diagonal.num_dead;
+  factor.dampening_frac = options.dampening_frac;
+  for (bool use_fp64 : {false, true}) {
+    factor.used_fp64 = use_fp64;
+    while (true) {
+      factor.lambda = factor.dampening_frac * diagonal.live_mean;
+      std::optional<HostTensor> upper =
+          use_fp64 ? TryFactor<double>(hessian, order, diagonal, factor.lambda)
+                   : TryFactor<float>(hessian, order, diagonal, factor.lambda);
+      if (upper && HasUsableDiagonal(*upper)) {
+        factor.upper = *std::move(upper);
+        return factor;
+      }
+      if (!use_fp64 || factor.dampening_frac * 10 > options.max_dampening_frac) break;
+      factor.dampening_frac *= 10;
+    }
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("Hessian: not positive definite with dampening_frac ", factor.dampening_frac,
+                   ", expected more calibration tokens or a larger dampening_frac"));
+}
+
+}  // namespace llmc::kernels

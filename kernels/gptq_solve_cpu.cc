@@ -1,0 +1,283 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/gemm.h"
+#include "kernels/gptq_rows.h"
+#include "kernels/gptq_solve.h"
+#include "llmc/parallel.h"
+
+namespace llmc::kernels {
+namespace {
+
+constexpr int64_t kMaxLanes = 64;
+
+// Columns moved between the two layouts at a time, so that they stay in cache.
+constexpr int64_t kMovedColumns = 128;
+
+using SolveFunction = void (*)(const GptqRows&);
+
+SolveFunction BestSolve() {
+  if (HasGptqRowsAvx512()) return SolveGptqRowsAvx512;
+  return HasGptqRowsAvx2() ? SolveGptqRowsAvx2 : SolveGptqRowsGeneric;
+}
+
+int64_t GroupOf(const SolveGrid& grid, int64_t column) {
+  return grid.group_index ? grid.group_index[column] : column / grid.group_size;
+}
+
+absl::Status CheckSizes(const GptqProblem& p, const GptqSolveOptions& options) {
+  const SolveGrid& g = p.grid;
+  const bool sizes_fit = p.rows > 0 && p.first_row >= 0 && p.in_features > 0 && g.num_groups > 0 &&
+                         g.rows_per_scale > 0 && (g.group_index || g.group_size > 0);
+  if (!sizes_fit || !p.weight || !p.inverse_factor || !g.scale) {
+    return absl::InvalidArgumentError("GptqSolve: a size is not positive or an array is missing");
+  }
+  if (options.block_size < 1 || options.block_size > 1024) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("GptqSolve: block_size ", options.block_size, ", expected 1..1024"));
+  }
+  if (!(g.q_min < g.q_max)) {
+    return absl::InvalidArgumentError("GptqSolve: q_min, expected less than q_max");
+  }
+  const bool rounds =
+      g.scale_dtype == DType::kF32 || g.scale_dtype == DType::kBF16 || g.scale_dtype == DType::kF16;
+  return rounds ? absl::OkStatus()
+                : absl::InvalidArgumentError(absl::StrCat("GptqSolve: scale dtype ",
+                                                          SafetensorsName(g.scale_dtype),
+                                                          ", expected F32, BF16 or F16"));
+}
+
+absl::Status CheckColumns(const GptqProblem& p) {
+  std::vector<bool> seen(p.in_features, false);
+  for (int64_t c = 0; c < p.in_features; ++c) {
+    const int64_t group = GroupOf(p.grid, c);
+    if (group < 0 || group >= p.grid.num_groups) {
+      return absl::InvalidArgumentError(absl::StrCat("GptqSolve: group ", group, " of column ", c,
+                                                     ", expected 0..", p.grid.num_groups - 1));
+    }
+    const int64_t column = p.order ? p.order[c] : c;
+    if (column < 0 || column >= p.in_features || seen[column]) {
+      return absl::InvalidArgumentError("GptqSolve: order, expected a permutation of the columns");
+    }
+    seen[column] = true;
+    const float diagonal = p.inverse_factor[c * (p.in_features + 1)];
+    if (!(diagonal > 0) || !std::isfinite(diagonal)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "GptqSolve: diagonal entry ", c, " of U is ", diagonal, ", expected > 0 and finite"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckScales(const GptqProblem& p) {
+  const int64_t first = p.first_row / p.grid.rows_per_scale;
+  const int64_t last = (p.first_row + p.rows - 1) / p.grid.rows_per_scale;
+  for (int64_t i = first * p.grid.num_groups; i < (last + 1) * p.grid.num_groups; ++i) {
+    const float zero_point = p.grid.zero_point ? p.grid.zero_point[i] : 0;
+    if (p.grid.scale[i] != 0 && std::isfinite(p.grid.scale[i]) && std::isfinite(zero_point)) {
+      continue;
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("GptqSolve: scale row ", i / p.grid.num_groups, ", group ",
+                     i % p.grid.num_groups, ": scale ", p.grid.scale[i], ", zero point ",
+                     zero_point, ", expected finite and a scale other than 0"));
+  }
+  return absl::OkStatus();
+}
+
+// Moves rows between W and the lanes of a unit, and solves them.
+class Unit {
+ public:
+  Unit(const GptqProblem& problem, int64_t first_row, int64_t lanes)
+      : problem_(problem),
+        first_(first_row),
+        count_(std::min(lanes, problem.rows - first_row)),
+        lanes_(lanes),
+        weight_(DType::kF32, {problem.in_features, lanes}),
+        scale_(DType::kF32, {problem.grid.num_groups, lanes}),
+        zero_point_(DType::kF32, {problem.grid.num_groups, lanes}) {}
+
+  void Solve(const PackedFactor& factor, const std::vector<int32_t>& group,
+             const GptqSolveOptions& options) {
+    LoadWeight();
+    LoadScales();
+    HostTensor error(DType::kF32, {options.block_size, lanes_});
+    GptqRows rows;
+    rows.lanes = lanes_;
+    rows.factor = &factor;
+    rows.weight = weight_.as<float>();
+    rows.error = error.as<float>();
+    rows.scale = scale_.as<float>();
+    rows.zero_point = zero_point_.as<float>();
+    rows.group = group.data();
+    rows.element = problem_.grid.element;
+    rows.q_min = problem_.grid.q_min;
+    rows.q_max = problem_.grid.q_max;
+    rows.scale_dtype = problem_.grid.scale_dtype;
+    rows.loss = loss_;
+    static const SolveFunction solve = BestSolve();
+    solve(rows);
+    StoreWeight();
+  }
+
+  double loss(int64_t lane) const { return loss_[lane]; }
+  double change(int64_t lane) const { return change_[lane]; }
+  int64_t count() const { return count_; }
+
+ private:
+  int64_t Column(int64_t position) const {
+    return problem_.order ? problem_.order[position] : position;
+  }
+  float* Row(int64_t lane) const {
+    return problem_.weight + (first_ + lane) * problem_.in_features;
+  }
+
+  void LoadWeight() {
+    float* const to = weight_.as<float>();
+    for (int64_t begin = 0; begin < problem_.in_features; begin += kMovedColumns) {
+      const int64_t end = std::min(problem_.in_features, begin + kMovedColumns);
+      for (int64_t l = 0; l < lanes_; ++l) {
+        const float* const row = l < count_ ? Row(l) : nullptr;
+        for (int64_t c = begin; c < end; ++c) to[c * lanes_ + l] = row ? row[Column(c)] : 0;
+      }
+    }
+  }
+
+  void LoadScales() {
+    const SolveGrid& grid = problem_.grid;
+    for (int64_t l = 0; l < lanes_; ++l) {
+      const int64_t row = (problem_.first_row + first_ + l) / grid.rows_per_scale;
+      for (int64_t g = 0; g < grid.num_groups; ++g) {
+        const int64_t from = row * grid.num_groups + g;
+        const bool is_row = l < count_;
+        scale_.as<float>()[g * lanes_ + l] = is_row ? grid.scale[from] : 1;
+        zero_point_.as<float>()[g * lanes_ + l] =
+            is_row && grid.zero_point ? grid.zero_point[from] : 0;
+      }
+    }
+  }
+
+  void StoreWeight() {
+    const float* const from = weight_.as<float>();
+    for (int64_t begin = 0; begin < problem_.in_features; begin += kMovedColumns) {
+      const int64_t end = std::min(problem_.in_features, begin + kMovedColumns);
+      for (int64_t l = 0; l < count_; ++l) {
+        float* const row = Row(l);
+        for (int64_t c = begin; c < end; ++c) {
+          float& to = row[Column(c)];
+          const double difference = static_cast<double>(to) - from[c * lanes_ + l];
+          change_[l] += difference * difference;
+          to = from[c * lanes_ + l];
+        }
+      }
+    }
+  }
+
+  const GptqProblem& problem_;
+  const int64_t first_;
+  const int64_t count_;
+  const int64_t lanes_;
+  HostTensor weight_;      // F32 [in_features, lanes], columns in visiting order.
+  HostTensor scale_;       // F32 [num_groups, lanes].
+  HostTensor zero_point_;  // F32 [num_groups, lanes].
+  double loss_[kMaxLanes] = {};
+  double change_[kMaxLanes] = {};
+};
+
+// Lanes of a unit, chosen for speed alone: few rows are spread over all threads.
+int64_t LanesFor(int64_t rows) {
+  int64_t lanes = kMaxLanes;
+  while (lanes > 16 && (rows + lanes - 1) / lanes < NumThreads()) lanes /= 2;
+  return lanes;
+}
+
+}  // namespace
+
+PackedFactor::PackedFactor(const float* upper, int64_t n, int64_t block_size)
+    : n_(n), block_size_(block_size) {
+  int64_t offset = 0;
+  for (int64_t begin = 0; begin < n; begin += block_size) {
+    Block block;
+    block.width = std::min(block_size, n - begin);
+    block.num_panels = (n - begin - block.width + kUpdateColumns - 1) / kUpdateColumns;
+    block.offset = offset;
+    offset += block.width * (block.width + block.num_panels * kUpdateColumns);
+    blocks_.push_back(block);
+  }
+  packed_ = HostTensor(DType::kF32, {offset});
+  ParallelFor(num_blocks(), [&](int64_t b) { PackBlock(b, upper); });
+}
+
+void PackedFactor::PackBlock(int64_t block, const float* upper) {
+  const int64_t w = width(block);
+  const int64_t first = begin(block);
+  float* to = packed_.as<float>() + blocks_[block].offset;
+  for (int64_t r = 0; r < w; ++r) to = std::copy_n(upper + (first + r) * n_ + first, w, to);
+  for (int64_t p = 0; p < blocks_[block].num_panels; ++p) {
+    const int64_t column = first + w + p * kUpdateColumns;
+    const int64_t present = std::min(kUpdateColumns, n_ - column);
+    for (int64_t r = 0; r < w; ++r) {
+      to = std::copy_n(upper + (first + r) * n_ + column, present, to);
+      to = std::fill_n(to, kUpdateColumns - present, 0.0f);
+    }
+  }
+}
+
+absl::StatusOr<GptqResult> GptqSolve(const GptqProblem& problem, const GptqSolveOptions& options) {
+  LLMC_RETURN_IF_ERROR(CheckSizes(problem, options));
+  LLMC_RETURN_IF_ERROR(CheckColumns(problem));
+  LLMC_RETURN_IF_ERROR(CheckScales(problem));
+  const PackedFactor factor(problem.inverse_factor, problem.in_features, options.block_size);
+  std::vector<int32_t> group(problem.in_features);
+  for (int64_t c = 0; c < problem.in_features; ++c) {
+    group[c] = static_cast<int32_t>(GroupOf(problem.grid, problem.order ? problem.order[c] : c));
+  }
+  const int64_t lanes = LanesFor(problem.rows);
+  std::vector<double> loss(problem.rows);
+  std::vector<double> change(problem.rows);
+  ParallelFor((problem.rows + lanes - 1) / lanes, [&](int64_t u) {
+    Unit unit(problem, u * lanes, lanes);
+    unit.Solve(factor, group, options);
+    for (int64_t l = 0; l < unit.count(); ++l) {
+      loss[u * lanes + l] = unit.loss(l);
+      change[u * lanes + l] = unit.change(l);
+    }
+  });
+  if (problem.row_loss) std::copy(loss.begin(), loss.end(), problem.row_loss);
+  if (problem.row_change) std::copy(change.begin(), change.end(), problem.row_change);
+  GptqResult result;
+  for (int64_t r = 0; r < problem.rows; ++r) {
+    result.loss += loss[r];
+    result.change += change[r];
+  }
+  return result;
+}
+
+double OutputError(const float* dense, const float* quantized, int64_t rows, int64_t in_features,
+                   const float* hessian) {
+  constexpr int64_t kUnitRows = 64;
+  const int64_t num_units = (rows + kUnitRows - 1) / kUnitRows;
+  std::vector<double> unit_error(num_units, 0.0);
+  ParallelFor(num_units, [&](int64_t u) {
+    const int64_t first = u * kUnitRows * in_features;
+    const int64_t count = std::min(kUnitRows, rows - u * kUnitRows);
+    HostTensor error(DType::kF32, {count, in_features});
+    HostTensor product(DType::kF32, {count, in_features});
+    const Matrix<float> e{error.as<float>(), count, in_features, in_features};
+    for (int64_t i = 0; i < count * in_features; ++i) {
+      e.data[i] = dense[first + i] - (quantized ? quantized[first + i] : 0);
+    }
+    Gemm(e, Matrix<const float>{hessian, in_features, in_features, in_features},
+         Matrix<float>{product.as<float>(), count, in_features, in_features});
+    for (int64_t i = 0; i < count * in_features; ++i) {
+      unit_error[u] += static_cast<double>(e.data[i]) * product.as<float>()[i];
+    }
+  });
+  double sum = 0;
+  for (const double error : unit_error) sum += error;
+  return sum;
+}
+
+}  // namespace llmc::kernels
