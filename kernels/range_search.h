@@ -1,0 +1,39 @@
+// Observers that search for the range with the smallest rounding error.
+#ifndef LLMC_KERNELS_RANGE_SEARCH_H_
+#define LLMC_KERNELS_RANGE_SEARCH_H_
+
+#include <span>
+#include <vector>
+
+#include "kernels/grid_layout.h"
+#include "kernels/grid_point.h"
+#include "kernels/weight_grid.h"
+#include "llmc/status.h"
+#include "llmc/tensor.h"
+
+namespace llmc::kernels {
+
+// Constants of a search over p * extrema, p = 1 - i / grid, i = 0, 1, ...
+struct SearchRule {
+  int num_candidates = 0;
+  double grid = 100;
+  double norm = 2.4;     // Exponent of the error.
+  double expand = 1;     // The extrema are multiplied by it first.
+  int patience = 5;      // Stop after so many candidates that improve no group; 0: never.
+  bool imatrix = false;  // Error in float32, weighted by importance.
+};
+
+// From args.observer and args.observer_kwargs. kInvalidArgument: not a search,
+// or constants out of range.
+absl::StatusOr<SearchRule> SearchRuleOf(const QuantizationArgs& args);
+
+// The best extrema for every scale, row-major in the layout of the scales.
+// `rule` has no global scale. kInvalidArgument for NaN and infinity.
+absl::StatusOr<std::vector<Extrema>> SearchRanges(const TensorView& weight,
+                                                  const GridLayout& layout, const GridRule& rule,
+                                                  const SearchRule& search,
+                                                  std::span<const float> importance);
+
+}  // namespace llmc::kernels
+
+#endif  // LLMC_KERNELS_RANGE_SEARCH_H_
