@@ -21,8 +21,9 @@ namespace llmc {
 struct SchemeGroup {
   std::string name;  // As in the recipe; group_0, ... for presets.
   std::vector<std::string> targets;
-  Scheme scheme;  // No parts: the modules stay dense (preset UNQUANTIZED).
-  int line = 0;   // In the recipe's text, from 1; 0 for presets given by name.
+  Scheme scheme;              // No parts: the modules stay dense (preset UNQUANTIZED).
+  bool format_given = false;  // The user named the format.
+  int line = 0;               // In the recipe's text, from 1.
 };
 
 // Fields shared by the modifiers that quantise.

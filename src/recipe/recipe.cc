@@ -1,0 +1,214 @@
+#include "recipe/recipe.h"
+
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "formats/names.h"
+#include "formats/presets.h"
+#include "llmc/file.h"
+#include "recipe/document.h"
+#include "recipe/fields.h"
+#include "recipe/modifier_reader.h"
+
+namespace llmc {
+namespace {
+
+// "x_stage" and what the reference makes of clashing names: "x_stage_0".
+bool IsStageName(absl::string_view key) {
+  const size_t digits = key.find_last_not_of("0123456789");
+  if (digits != absl::string_view::npos && digits + 1 < key.size() && key[digits] == '_') {
+    key = key.substr(0, digits);
+  }
+  return absl::EndsWith(key, "_stage");
+}
+
+bool IsGroupName(absl::string_view key) { return absl::EndsWith(key, "_modifiers"); }
+
+bool LooksLikeModifier(absl::string_view key) { return absl::EndsWith(key, "Modifier"); }
+
+// The shape that was probably meant where the reference would silently read nothing.
+std::string ExpectedAtTop(absl::string_view key) {
+  if (LooksLikeModifier(key)) {
+    return absl::StrCat(
+        "a modifier outside a stage is never run, expected "
+        "default_stage.default_modifiers.",
+        key);
+  }
+  if (IsGroupName(key)) {
+    return absl::StrCat("a group outside a stage is never run, expected default_stage.", key);
+  }
+  return absl::StrCat("not a stage, expected a name that ends in _stage, such as ", key, "_stage");
+}
+
+std::string ExpectedInStage(const Place& stage, absl::string_view key) {
+  if (LooksLikeModifier(key)) {
+    return absl::StrCat("a modifier directly in a stage is never run, expected ", stage.path,
+                        ".default_modifiers.", key);
+  }
+  if (key == "modifiers") {
+    return absl::StrCat("not a group, expected ", stage.path, ".default_modifiers");
+  }
+  return absl::StrCat("not a group, expected a name that ends in _modifiers, such as ", key,
+                      "_modifiers");
+}
+
+}  // namespace
+
+// Walks stages, groups and modifiers in file order.
+class RecipeReader {
+ public:
+  RecipeReader(Document document, absl::string_view origin) : document_(std::move(document)) {
+    recipe_.origin_ = std::string(origin);
+    recipe_.warnings_ = document_.warnings;
+  }
+
+  absl::StatusOr<Recipe> Read() {
+    const Value root = {document_.root, {recipe_.origin_, document_.root.line, ""}};
+    LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(root));
+    for (const auto& [key, value] : entries) {
+      if (key == "args" || IsAnnotation(key, value)) continue;
+      if (!IsStageName(key)) return value.place.Error(ExpectedAtTop(key));
+      LLMC_RETURN_IF_ERROR(ReadStage(value));
+    }
+    if (recipe_.modifiers_.empty()) return root.place.Error("no modifiers, expected at least one");
+    return std::move(recipe_);
+  }
+
+ private:
+  // Notes that old recipes carry; they never meant anything to a run.
+  bool IsAnnotation(const std::string& key, const Value& value) {
+    static const std::set<std::string> kNotes = {"version", "metadata", "run_type"};
+    if (kNotes.count(key) == 0 || value.node.is_list()) return false;
+    recipe_.warnings_.push_back(absl::StrCat(value.place.origin, ":", value.place.line, ": ",
+                                             value.place.path, ": kept as a note, has no effect"));
+    return true;
+  }
+
+  absl::Status ReadStage(const Value& stage) {
+    LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(stage));
+    if (entries.empty()) return stage.place.Error("empty, expected a group of modifiers");
+    for (const auto& [key, group] : entries) {
+      if (IsAnnotation(key, group)) continue;
+      if (!IsGroupName(key)) return group.place.Error(ExpectedInStage(stage.place, key));
+      LLMC_RETURN_IF_ERROR(group.node.is_list() ? ReadList(group) : ReadGroup(group));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadGroup(const Value& group) {
+    LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(group));
+    if (entries.empty()) return group.place.Error("empty, expected a modifier");
+    for (const auto& [class_name, body] : entries) {
+      LLMC_ASSIGN_OR_RETURN(Modifier modifier, ReadModifier(class_name, body));
+      recipe_.modifiers_.push_back(std::move(modifier));
+    }
+    return absl::OkStatus();
+  }
+
+  // A list of modifiers, each "- ClassName: {...}".
+  absl::Status ReadList(const Value& list) {
+    if (list.node.items.empty()) return list.place.Error("empty, expected a modifier");
+    for (size_t i = 0; i < list.node.items.size(); ++i) {
+      const Node& item = list.node.items[i];
+      const Value value = {item, list.place.Child(absl::StrCat(i), item.line)};
+      if (!item.is_map()) {
+        return value.place.Error(
+            absl::StrCat(Describe(item), ", expected a modifier: {its fields}"));
+      }
+      LLMC_RETURN_IF_ERROR(ReadGroup(value));
+    }
+    return absl::OkStatus();
+  }
+
+  Document document_;
+  Recipe recipe_;
+};
+
+absl::StatusOr<Recipe> Recipe::Parse(absl::string_view text, absl::string_view origin,
+                                     const std::map<std::string, std::string>& args) {
+  LLMC_ASSIGN_OR_RETURN(Document document, ParseDocument(text, origin, args));
+  return RecipeReader(std::move(document), origin).Read();
+}
+
+absl::StatusOr<Recipe> Recipe::Load(const std::string& path_or_preset,
+                                    const std::map<std::string, std::string>& args) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path_or_preset, error);
+  if (std::filesystem::exists(status)) {
+    if (std::filesystem::is_directory(status)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path_or_preset, ": a directory, expected a recipe file or a preset name"));
+    }
+    LLMC_ASSIGN_OR_RETURN(const std::string text, ReadFile(path_or_preset, kMaxRecipeBytes));
+    return Parse(text, path_or_preset, args);
+  }
+  if (IsPresetName(path_or_preset)) {
+    if (args.empty()) return FromPreset(path_or_preset);
+    return absl::InvalidArgumentError(
+        absl::StrCat("preset ", path_or_preset, ": has no {{...}}, expected no arguments"));
+  }
+  return absl::NotFoundError(absl::StrCat("recipe ", path_or_preset,
+                                          ": neither a file nor a preset name",
+                                          DidYouMean(path_or_preset, PresetNames())));
+}
+
+absl::StatusOr<Recipe> Recipe::FromPreset(absl::string_view name) {
+  LLMC_ASSIGN_OR_RETURN(const Scheme scheme, PresetScheme(name));
+  const std::string preset = absl::AsciiStrToUpper(name);
+  if (!scheme.weights) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("preset ", preset, ": quantises nothing, expected another preset"));
+  }
+  // Rounding ints to nearest loses what GPTQ keeps; fp8 and fp4 lose little.
+  const bool gains_from_gptq = scheme.weights->type == NumberType::kInt;
+  return Parse(
+      absl::StrCat("default_stage:\n  default_modifiers:\n    ",
+                   gains_from_gptq ? "GPTQModifier" : "QuantizationModifier",
+                   ":\n      targets: [Linear]\n      ignore: [lm_head]\n      scheme: ", preset),
+      absl::StrCat("preset ", preset));
+}
+
+Recipe Recipe::Concatenate(std::vector<Recipe> recipes) {
+  Recipe all;
+  for (Recipe& recipe : recipes) {
+    absl::StrAppend(&all.origin_, all.origin_.empty() ? "" : ", ", recipe.origin_);
+    for (Modifier& modifier : recipe.modifiers_) all.modifiers_.push_back(std::move(modifier));
+    for (std::string& warning : recipe.warnings_) all.warnings_.push_back(std::move(warning));
+  }
+  return all;
+}
+
+absl::string_view ModifierClassName(const Modifier& modifier) {
+  return std::holds_alternative<GptqModifier>(modifier) ? "GPTQModifier" : "QuantizationModifier";
+}
+
+const QuantizationFields& FieldsOf(const Modifier& modifier) {
+  return std::visit([](const auto& m) -> const QuantizationFields& { return m; }, modifier);
+}
+
+std::string CalibrationReason(const Modifier& modifier) {
+  if (std::holds_alternative<GptqModifier>(modifier)) {
+    return "GPTQModifier solves with Hessians of its inputs";
+  }
+  const QuantizationFields& fields = FieldsOf(modifier);
+  if (fields.kv_cache_scheme) return "kv_cache_scheme stores calibrated scales";
+  for (const SchemeGroup& group : fields.groups) {
+    const Scheme& scheme = group.scheme;
+    if (scheme.weights && absl::StrContains(scheme.weights->observer.value_or(""), "imatrix")) {
+      return absl::StrCat("observer ", *scheme.weights->observer, " of ", group.name);
+    }
+    if (scheme.input_activations && scheme.input_activations->dynamic != Dynamic::kTrue) {
+      return absl::StrCat("static input_activations of ", group.name);
+    }
+    if (scheme.output_activations && scheme.output_activations->dynamic == Dynamic::kFalse) {
+      return absl::StrCat("static output_activations of ", group.name);
+    }
+  }
+  return "";
+}
+
+}  // namespace llmc

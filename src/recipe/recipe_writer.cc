@@ -1,0 +1,159 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "formats/names.h"
+#include "formats/quantization_args.h"
+#include "recipe/recipe.h"
+#include "recipe/yaml_text.h"
+
+namespace llmc {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+// The reference's field order.
+OrderedJson ArgsFields(const QuantizationArgs& args) {
+  const nlohmann::json json = QuantizationArgsToJson(args);
+  OrderedJson fields = OrderedJson::object();
+  for (const std::string& key : QuantizationArgsKeys()) fields[key] = json[key];
+  return fields;
+}
+
+OrderedJson ArgsOrNull(const std::optional<QuantizationArgs>& args) {
+  return args ? ArgsFields(*args) : OrderedJson();
+}
+
+OrderedJson GroupFields(const SchemeGroup& group) {
+  OrderedJson fields = OrderedJson::object();
+  fields["targets"] = group.targets;
+  fields["weights"] = ArgsOrNull(group.scheme.weights);
+  fields["input_activations"] = ArgsOrNull(group.scheme.input_activations);
+  fields["output_activations"] = ArgsOrNull(group.scheme.output_activations);
+  fields["format"] =
+      group.format_given ? OrderedJson(std::string(FormatName(group.scheme.format))) : nullptr;
+  return fields;
+}
+
+void AddScheme(const QuantizationFields& from, OrderedJson& fields) {
+  if (from.scheme) fields["scheme"] = *from.scheme;
+  for (const auto& [preset, targets] : from.scheme_map) fields["scheme"][preset] = targets;
+}
+
+void AddObservers(const QuantizationFields& from, OrderedJson& fields) {
+  if (from.weight_observer) fields["weight_observer"] = *from.weight_observer;
+  if (from.input_observer) fields["input_observer"] = *from.input_observer;
+  if (from.output_observer) fields["output_observer"] = *from.output_observer;
+  for (const auto& [part, observer] : from.observer) fields["observer"][part] = observer;
+}
+
+OrderedJson QuantizationFieldsJson(const Modifier& modifier) {
+  const QuantizationFields& from = FieldsOf(modifier);
+  OrderedJson fields = OrderedJson::object();
+  if (from.has_config_groups) {
+    for (const SchemeGroup& group : from.groups) {
+      fields["config_groups"][group.name] = GroupFields(group);
+    }
+  }
+  fields["targets"] = from.targets;
+  fields["ignore"] = from.ignore;
+  AddScheme(from, fields);
+  if (from.kv_cache_scheme) fields["kv_cache_scheme"] = ArgsFields(*from.kv_cache_scheme);
+  AddObservers(from, fields);
+  fields["bypass_divisibility_checks"] = from.bypass_divisibility_checks;
+  fields["requires_calibration_data"] =
+      from.requires_calibration_data || !CalibrationReason(modifier).empty();
+  return fields;
+}
+
+// Groups that set another order than the default keep it only while the modifier
+// itself stays silent, as the user had it.
+bool MayNameActOrder(const GptqModifier& gptq) {
+  if (gptq.actorder_given || !gptq.has_config_groups) return true;
+  return std::all_of(gptq.groups.begin(), gptq.groups.end(), [&](const SchemeGroup& group) {
+    return !group.scheme.weights || group.scheme.weights->actorder == gptq.actorder;
+  });
+}
+
+void AddGptqFields(const GptqModifier& gptq, OrderedJson& fields) {
+  fields["block_size"] = gptq.block_size;
+  fields["dampening_frac"] = gptq.dampening_frac;
+  if (MayNameActOrder(gptq)) {
+    fields["actorder"] = gptq.actorder ? std::string(ActOrderName(*gptq.actorder)) : "none";
+  }
+  const int64_t batch = gptq.batched_quantization;
+  fields["batched_quantization"] = batch < 0    ? OrderedJson("auto")
+                                   : batch == 0 ? OrderedJson()
+                                                : OrderedJson(batch);
+  // The reference refuses fields that it does not know.
+  if (gptq.on_singular == OnSingular::kFail) fields["on_singular"] = "fail";
+}
+
+nlohmann::json Sorted(std::vector<std::string> strings) {
+  const std::set<std::string> distinct(strings.begin(), strings.end());
+  return distinct;
+}
+
+nlohmann::json SchemeJson(const Scheme& scheme) {
+  const auto part = [](const std::optional<QuantizationArgs>& args) {
+    return args ? QuantizationArgsToJson(*args) : nlohmann::json();
+  };
+  return {{"weights", part(scheme.weights)},
+          {"input_activations", part(scheme.input_activations)},
+          {"output_activations", part(scheme.output_activations)},
+          {"format", std::string(FormatName(scheme.format))}};
+}
+
+nlohmann::json CanonicalModifier(const Modifier& modifier) {
+  const QuantizationFields& fields = FieldsOf(modifier);
+  std::set<nlohmann::json> groups;
+  for (const SchemeGroup& group : fields.groups) {
+    groups.insert({{"targets", Sorted(group.targets)}, {"scheme", SchemeJson(group.scheme)}});
+  }
+  nlohmann::json json = {{"modifier", std::string(ModifierClassName(modifier))},
+                         {"groups", groups},
+                         {"ignore", Sorted(fields.ignore)}};
+  if (fields.kv_cache_scheme) {
+    json["kv_cache_scheme"] = QuantizationArgsToJson(*fields.kv_cache_scheme);
+  }
+  if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) {
+    json["block_size"] = gptq->block_size;
+    json["dampening_frac"] = gptq->dampening_frac;
+    json["on_singular"] = gptq->on_singular == OnSingular::kFail ? "fail" : "round_to_nearest";
+  }
+  return json;
+}
+
+}  // namespace
+
+std::string ResolvedRecipeYaml(const Recipe& recipe) {
+  OrderedJson stage = OrderedJson::object();
+  for (const Modifier& modifier : recipe.modifiers()) {
+    OrderedJson fields = QuantizationFieldsJson(modifier);
+    if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) AddGptqFields(*gptq, fields);
+    const std::string class_name(ModifierClassName(modifier));
+    // A class can be once in a group, and the order of modifiers must stay.
+    std::string group = "default_modifiers";
+    if (!stage.empty()) {
+      group = std::prev(stage.end()).key();
+      if (stage[group].contains(class_name)) {
+        group = absl::StrCat("default_", stage.size(), "_modifiers");
+      }
+    }
+    stage[group][class_name] = std::move(fields);
+  }
+  OrderedJson tree = OrderedJson::object();
+  tree["default_stage"] = std::move(stage);
+  return YamlText(tree);
+}
+
+std::string CanonicalText(const Recipe& recipe) {
+  nlohmann::json modifiers = nlohmann::json::array();
+  for (const Modifier& modifier : recipe.modifiers()) {
+    modifiers.push_back(CanonicalModifier(modifier));
+  }
+  return modifiers.dump();
+}
+
+}  // namespace llmc
