@@ -171,8 +171,8 @@ Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const R
   return estimate;
 }
 
-std::map<std::string, std::string> Fingerprint(const Job& job, const Plan& plan,
-                                               absl::string_view calibration_hash) {
+std::map<std::string, std::string> JobFingerprint(const Job& job, const Plan& plan,
+                                                  absl::string_view calibration_hash) {
   std::string source = plan.source->config_text();
   for (const CheckpointTensor& tensor : plan.source->tensors()) {
     absl::StrAppend(&source, tensor.spec.name, " ", std::string(SafetensorsName(tensor.spec.dtype)),

@@ -114,8 +114,8 @@ Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const R
                       std::optional<int64_t> budget_bytes);
 
 // What fixes the output's bytes; a resume needs all of it equal.
-std::map<std::string, std::string> Fingerprint(const Job& job, const Plan& plan,
-                                               absl::string_view calibration_hash);
+std::map<std::string, std::string> JobFingerprint(const Job& job, const Plan& plan,
+                                                  absl::string_view calibration_hash);
 
 // kResourceExhausted, saying how much is missing, when the budget, the memory of
 // the host or the disk under `output` is too small.

@@ -1,0 +1,23 @@
+// Jobs that need no data: every tensor on its own, in slices, spread over ranks.
+#ifndef LLMC_PIPELINE_DATA_FREE_RUN_H_
+#define LLMC_PIPELINE_DATA_FREE_RUN_H_
+
+#include "pipeline/run_state.h"
+
+namespace llmc {
+
+// Collective: Load, Solve and Write of every unit that is not done yet. Memory: a
+// few slices for each thread, whatever the size of the model.
+absl::Status RunDataFree(RunState& run);
+
+// Rounds one unit's modules and copies its other tensors, this rank's share of
+// both; collective through FinishUnit.
+absl::Status RoundUnit(RunState& run, const WorkUnit& unit);
+
+// The largest |w| over the serving family (q/k/v, gate/up, ...) of an NVFP4
+// module, read from the source; nullopt for other schemes and single modules.
+absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module);
+
+}  // namespace llmc
+
+#endif  // LLMC_PIPELINE_DATA_FREE_RUN_H_

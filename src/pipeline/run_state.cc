@@ -1,0 +1,45 @@
+#include "pipeline/run_state.h"
+
+#include "llmc/failpoint.h"
+
+namespace llmc {
+
+absl::Status AgreeToGoOn(RunState& run) {
+  int64_t stop[1] = {run.stop != nullptr && run.stop->load() ? 1 : 0};
+  LLMC_RETURN_IF_ERROR(run.collective.AllReduceMax(std::span<int64_t>(stop)));
+  if (stop[0] == 0) return absl::OkStatus();
+  return absl::CancelledError(
+      "stopped by a signal after a whole layer; the same command goes on from here");
+}
+
+absl::StatusOr<bool> IsUnitDone(RunState& run, const WorkUnit& unit) {
+  int64_t done[1] = {run.is_leader() && run.writer->IsDone(unit.name) ? 1 : 0};
+  LLMC_RETURN_IF_ERROR(run.collective.AllReduceMax(std::span<int64_t>(done)));
+  return done[0] != 0;
+}
+
+absl::Status FinishUnit(RunState& run, const WorkUnit& unit,
+                        const std::map<std::string, std::string>& hashes,
+                        const nlohmann::json& payload) {
+  absl::Status local = Failpoint("unit.before_sync");
+  if (local.ok()) local = run.writer->Sync();
+  LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(local));
+  LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                        run.collective.GatherStrings(nlohmann::json(hashes).dump(), 0));
+  if (run.is_leader()) {
+    DoneUnit done;
+    done.name = unit.name;
+    done.tensors = unit.tensors;
+    done.payload = payload;
+    for (const std::string& text : all) {
+      for (const auto& [tensor, hash] : nlohmann::json::parse(text).items()) {
+        done.hashes[tensor] = hash.get<std::string>();
+      }
+    }
+    local = run.writer->MarkDone(done);
+  }
+  if (local.ok()) local = Failpoint("unit.marked");
+  return run.collective.AgreeOnStatus(local);
+}
+
+}  // namespace llmc

@@ -1,0 +1,46 @@
+// What the steps of one run share on one rank.
+#ifndef LLMC_PIPELINE_RUN_STATE_H_
+#define LLMC_PIPELINE_RUN_STATE_H_
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "checkpoint/checkpoint_writer.h"
+#include "collective/collective.h"
+#include "dataset/dataset.h"
+#include "llmc/status.h"
+#include "pipeline/step_clock.h"
+#include "plan/plan.h"
+
+namespace llmc {
+
+// Borrowed by every step; lives as long as the run.
+struct RunState {
+  const Job& job;
+  const Plan& plan;
+  Collective& collective;
+  StepClock& clock;
+  CheckpointWriter* writer = nullptr;
+  CalibrationSamples samples;               // The same on every rank; none when data-free.
+  Estimate estimate;                        // After the text was read.
+  const std::atomic<bool>* stop = nullptr;  // Set by a signal.
+
+  bool is_leader() const { return collective.rank() == 0; }
+};
+
+// Collective: kCancelled on every rank when any of them was told to stop.
+absl::Status AgreeToGoOn(RunState& run);
+
+// Collective: whether `unit` was finished by an earlier run, as the leader sees it.
+absl::StatusOr<bool> IsUnitDone(RunState& run, const WorkUnit& unit);
+
+// Collective: makes this unit's bytes durable on every rank and records it as
+// done. `hashes` are those of the tensors this rank wrote.
+absl::Status FinishUnit(RunState& run, const WorkUnit& unit,
+                        const std::map<std::string, std::string>& hashes,
+                        const nlohmann::json& payload);
+
+}  // namespace llmc
+
+#endif  // LLMC_PIPELINE_RUN_STATE_H_

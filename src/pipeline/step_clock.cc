@@ -1,0 +1,89 @@
+#include "pipeline/step_clock.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <utility>
+
+#include "report/step_stream.h"
+
+namespace llmc {
+
+StepClock::StepClock(StepSink sink, int rank)
+    : sink_(std::move(sink)), rank_(rank), start_(std::chrono::steady_clock::now()) {}
+
+double StepClock::Now() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+void StepClock::Emit(StepEvent event) {
+  event.rank = rank_;
+  event.num_layers = num_layers_;
+  event.time_s = Now();
+  if (sink_) sink_(event);
+  if (event.kind != StepEvent::Kind::kProgress) events_.push_back(std::move(event));
+}
+
+void StepClock::Begin(Step step, int64_t layer) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kBegin;
+  event.step = step;
+  event.layer = layer;
+  Emit(std::move(event));
+}
+
+void StepClock::End(Step step, int64_t layer) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kEnd;
+  event.step = step;
+  event.layer = layer;
+  event.done_frac = 1;
+  event.rss_bytes = ResidentBytes();
+  Emit(std::move(event));
+}
+
+void StepClock::Progress(Step step, int64_t layer, double done_frac) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kProgress;
+  event.step = step;
+  event.layer = layer;
+  event.done_frac = done_frac;
+  Emit(std::move(event));
+}
+
+void StepClock::Linear(const SolvedModule& solved) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kLinear;
+  event.step = Step::kSolve;
+  event.layer = solved.planned->module.layer;
+  event.module = solved.planned->module.name;
+  event.output_error = solved.output_error.value_or(-1);
+  event.message = ToString(SolveNote{std::string(MethodName(solved.method)), solved.is_fallback,
+                                     solved.dampening_frac, solved.num_tokens, solved.reason});
+  Emit(std::move(event));
+}
+
+void StepClock::Warn(Step step, const std::string& message) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kWarning;
+  event.step = step;
+  event.message = message;
+  Emit(std::move(event));
+}
+
+int64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size_pages = 0;
+  int64_t resident_pages = 0;
+  statm >> size_pages >> resident_pages;
+  return resident_pages * sysconf(_SC_PAGE_SIZE);
+}
+
+int64_t PeakResidentBytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace llmc

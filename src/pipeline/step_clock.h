@@ -1,0 +1,65 @@
+// Turns the run of a job into StepEvents.
+#ifndef LLMC_PIPELINE_STEP_CLOCK_H_
+#define LLMC_PIPELINE_STEP_CLOCK_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "llmc/step.h"
+#include "modifiers/modifier.h"
+
+namespace llmc {
+
+// Emits this rank's events to a sink and keeps them for the report.
+// Not thread-safe.
+class StepClock {
+ public:
+  StepClock(StepSink sink, int rank);
+
+  void set_num_layers(int64_t num_layers) { num_layers_ = num_layers; }
+
+  void Begin(Step step, int64_t layer);
+  void End(Step step, int64_t layer);
+  void Progress(Step step, int64_t layer, double done_frac);
+  void Linear(const SolvedModule& solved);
+  void Warn(Step step, const std::string& message);
+
+  const std::vector<StepEvent>& events() const { return events_; }
+  double Now() const;  // Seconds since the clock was made.
+
+ private:
+  void Emit(StepEvent event);
+
+  StepSink sink_;
+  int rank_;
+  int64_t num_layers_ = 0;
+  std::chrono::steady_clock::time_point start_;
+  std::vector<StepEvent> events_;
+};
+
+// Begins a step and ends it with the scope.
+class StepScope {
+ public:
+  StepScope(StepClock& clock, Step step, int64_t layer = -1)
+      : clock_(clock), step_(step), layer_(layer) {
+    clock_.Begin(step_, layer_);
+  }
+  ~StepScope() { clock_.End(step_, layer_); }
+  StepScope(const StepScope&) = delete;
+  StepScope& operator=(const StepScope&) = delete;
+
+ private:
+  StepClock& clock_;
+  Step step_;
+  int64_t layer_;
+};
+
+// Resident memory of this process now, and the most it ever had. Bytes.
+int64_t ResidentBytes();
+int64_t PeakResidentBytes();
+
+}  // namespace llmc
+
+#endif  // LLMC_PIPELINE_STEP_CLOCK_H_
