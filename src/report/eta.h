@@ -8,10 +8,10 @@
 
 namespace llmc {
 
-// Fits finish time against the number of finished layers with the median of
-// all pairwise slopes (Theil 1950, Sen 1968): one slow layer does not move it,
-// and layers that finish in bursts (several ranks) do not either. Layers that a
-// resumed run only replays are not told to it.
+// The median, over the newest half of the run, of the mean time per layer in a
+// sliding quarter of it: one slow layer does not move it, and layers that finish
+// in bursts (several ranks) do not either. Layers that a resumed run only replays
+// are not told to it.
 class EtaEstimator {
  public:
   // The first layer began at `time_s`. Later calls are ignored.

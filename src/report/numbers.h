@@ -1,4 +1,5 @@
 // Numbers as people read them, the same in the terminal and in the report.
+// Sizes are FormatByteSize of llmc/byte_size.h.
 #ifndef LLMC_SRC_REPORT_NUMBERS_H_
 #define LLMC_SRC_REPORT_NUMBERS_H_
 
@@ -6,9 +7,6 @@
 #include <string>
 
 namespace llmc {
-
-// "0 B", "512 B", "1.50 KiB", "13.5 GiB": three digits, powers of 1024.
-std::string FormatBytes(int64_t bytes);
 
 // Seconds as "0.42 s", "12.3 s", "3 min 05 s", "2 h 07 min", "3 d 04 h".
 std::string FormatDuration(double seconds);
