@@ -50,9 +50,10 @@ absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::filesystem::pa
                                           ", expected the name of a .safetensors file in the "
                                           "same directory"));
     }
-    if (names.insert(name).second && !std::filesystem::exists(dir / name)) {
+    std::error_code broken;
+    if (names.insert(name).second && !std::filesystem::exists(dir / name, broken)) {
       return IndexError(dir, absl::StrCat("tensor ", Quoted(tensor), ": its file ", Quoted(name),
-                                          " does not exist"));
+                                          ": ", broken ? broken.message() : "does not exist"));
     }
   }
   if (names.empty()) return IndexError(dir, "weight_map is empty");

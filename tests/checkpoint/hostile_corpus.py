@@ -198,7 +198,7 @@ def verdict(path):
 def main():
     directory = pathlib.Path(sys.argv[1])
     verdicts = {}
-    corpus = {**sizes_and_lengths(), **json_text(), **entries(), **numbers(), **placement(), **mutations(1500)}
+    corpus = {**sizes_and_lengths(), **json_text(), **entries(), **numbers(), **placement(), **mutations(1000)}
     for name, contents in corpus.items():
         path = directory / f"{name}.safetensors"
         path.write_bytes(contents)

@@ -55,12 +55,12 @@ TEST(Safetensors, HostileCorpus_SameVerdictAsTheReferenceReader) {
     EXPECT_EQ(names, verdict["names"].get<std::set<std::string>>()) << name;
   }
   EXPECT_GT(accepted, 20);
-  EXPECT_GT(verdicts->size(), 1500u);
+  EXPECT_GT(verdicts->size(), 1000u);
 }
 
 const std::string kTwoTensors =
-    Safetensors("{\"__metadata__\":{\"format\":\"pt\"}," + F32Entry("a", 2, 0) + "," +
-                    F32Entry("b", 1, 8) + "}",
+    Safetensors(absl::StrCat("{\"__metadata__\":{\"format\":\"pt\"},", F32Entry("a", 2, 0), ",",
+                             F32Entry("b", 1, 8), "}"),
                 std::string(12, '\1'));
 
 TEST(Safetensors, TwoTensors_OffsetsAreInTheFile) {

@@ -10,6 +10,8 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+
 namespace llmc {
 
 class ScratchDirectory {
@@ -62,9 +64,8 @@ inline std::string Safetensors(const std::string& header, const std::string& dat
 
 // {"NAME": F32 [elements]} at [begin, begin + 4 * elements).
 inline std::string F32Entry(const std::string& name, int elements, int begin) {
-  return "\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[" + std::to_string(elements) +
-         "],\"data_offsets\":[" + std::to_string(begin) + "," +
-         std::to_string(begin + 4 * elements) + "]}";
+  return absl::StrCat("\"", name, "\":{\"dtype\":\"F32\",\"shape\":[", elements,
+                      "],\"data_offsets\":[", begin, ",", begin + 4 * elements, "]}");
 }
 
 }  // namespace llmc
