@@ -44,8 +44,9 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Ids of `text`, each in [0, vocab_size()). kInvalidArgument when `text` is not
-  // UTF-8 (the message gives the byte offset of the first wrong byte) or when the
-  // file has no token for a part of it and no unknown token either.
+  // UTF-8 (the message gives the byte offset of the first wrong byte) or when a
+  // character needs an unknown token that the file lacks. (A BPE model that names
+  // no unknown token leaves such characters out, as the package does.)
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               const EncodeOptions& options = {}) const;
 
@@ -79,6 +80,7 @@ class Tokenizer {
 
  private:
   struct Parts;
+  static absl::StatusOr<std::unique_ptr<Parts>> ParseParts(absl::string_view tokenizer_json);
   explicit Tokenizer(std::unique_ptr<const Parts> parts);
   std::unique_ptr<const Parts> parts_;
 };
