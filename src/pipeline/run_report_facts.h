@@ -1,0 +1,23 @@
+// Fills a RunReport with what the plan and the run know.
+#ifndef LLMC_PIPELINE_RUN_REPORT_FACTS_H_
+#define LLMC_PIPELINE_RUN_REPORT_FACTS_H_
+
+#include <string>
+
+#include "pipeline/run_state.h"
+#include "report/report_builder.h"
+
+namespace llmc {
+
+// Before the work: names, sizes, recipe, environment, one row for each linear.
+void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBuilder& builder);
+
+// The command with every default spelled out.
+std::string ReproduceCommand(const Job& job, int world_size);
+
+// README.md of the output: a model card with front matter.
+std::string ModelCard(const RunState& run);
+
+}  // namespace llmc
+
+#endif  // LLMC_PIPELINE_RUN_REPORT_FACTS_H_
