@@ -2,7 +2,7 @@
 // U^T U = (H + lambda I)^-1.
 //
 // With J the reversal of rows, L L^T = J (H + lambda I) J lower triangular gives
-// U = J L^-1 J: one factorization and one triangular inverse, 2/3 n^3
+// U = J L^-1 J: one factorization and one triangular inverse, n^3 / 3
 // multiply-adds, no inverse of H (E. Frantar et al., arXiv:2210.17323, Algorithm
 // 1 takes the Cholesky factor of the inverse instead; the two are equal).
 #ifndef LLMC_KERNELS_CHOLESKY_H_

@@ -56,6 +56,20 @@ bool FactorLower(const Tiled<T>& a) {
   return true;
 }
 
+// Replaces a lower triangular tile by its inverse, with zeros above the diagonal
+// (the updates of FactorLower have left numbers there).
+template <typename T>
+void InvertDiagonalTile(Matrix<T> l) {
+  std::vector<T> storage(l.rows * l.rows, T{0});
+  const Matrix<T> inverse{storage.data(), l.rows, l.rows, l.rows};
+  for (int64_t r = 0; r < l.rows; ++r) inverse.at(r, r) = 1;
+  SolveLeftLower(l, inverse);
+  for (int64_t r = 0; r < l.rows; ++r) {
+    std::copy_n(inverse.row(r), r + 1, l.row(r));
+    std::fill(l.row(r) + r + 1, l.row(r) + l.cols, T{0});
+  }
+}
+
 // Replaces the lower triangular L by L^-1, tile columns from the right: with the
 // inverse M of the columns beyond j done, M_ij = -(sum_k M_ik L_kj) L_jj^-1.
 template <typename T>
@@ -76,16 +90,7 @@ void InvertLower(const Tiled<T>& l, T* column) {
       Gemm(inverse_row, old.block(0, 0, inverse_row.cols, old.cols), l.tile(i, j));
       SolveRightLower(l.tile(j, j), l.tile(i, j), T{-1});
     });
-    HostTensor identity(std::is_same_v<T, float> ? DType::kF32 : DType::kF64, {kTile, kTile});
-    const Matrix<T> inverse{identity.as<T>(), l.size(j), l.size(j), kTile};
-    for (int64_t r = 0; r < inverse.rows; ++r) {
-      std::fill_n(inverse.row(r), inverse.cols, T{0});
-      inverse.at(r, r) = 1;
-    }
-    SolveLeftLower(l.tile(j, j), inverse);
-    for (int64_t r = 0; r < inverse.rows; ++r) {
-      std::copy_n(inverse.row(r), r + 1, l.tile(j, j).row(r));
-    }
+    InvertDiagonalTile(l.tile(j, j));
   }
 }
 

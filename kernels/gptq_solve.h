@@ -12,8 +12,8 @@
 
 #include <cstdint>
 
-#include "kernels/round_to_grid.h"
 #include "llmc/dtype.h"
+#include "llmc/scheme.h"
 #include "llmc/status.h"
 
 namespace llmc::kernels {
@@ -22,9 +22,8 @@ namespace llmc::kernels {
 // Scales form a matrix [scale_rows, num_groups]; weight row r uses scale row
 // r / rows_per_scale, weight column c uses column group_index[c].
 struct SolveGrid {
-  Element element = Element::kInt;
-  float q_min = -8;  // Smallest and largest code (RangeOf(args)).
-  float q_max = 7;
+  NumberType type = NumberType::kInt;
+  int num_bits = 4;  // kInt: 1..8; kFloat: 8 (E4M3) or 4 (E2M1).
 
   // In, f32 [scale_rows, num_groups], finite and not 0: the value of the stored
   // scale; NVFP4: the group scale over the global scale.
@@ -95,7 +94,7 @@ struct GptqResult {
 // each thread.
 //
 // Errors, with `weight` left unspecified:
-//   kInvalidArgument     a size, pointer, order, group or range breaks a rule.
+//   kInvalidArgument     a size, pointer, order, group or width breaks a rule.
 //   kFailedPrecondition  a diagonal entry of U is not finite and positive, or a
 //                        scale is 0 or not finite.
 absl::StatusOr<GptqResult> GptqSolve(const GptqProblem& problem,

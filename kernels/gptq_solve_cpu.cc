@@ -38,8 +38,11 @@ absl::Status CheckSizes(const GptqProblem& p, const GptqSolveOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("GptqSolve: block_size ", options.block_size, ", expected 1..1024"));
   }
-  if (!(g.q_min < g.q_max)) {
-    return absl::InvalidArgumentError("GptqSolve: q_min, expected less than q_max");
+  const bool has_grid = g.type == NumberType::kInt ? g.num_bits >= 1 && g.num_bits <= 8
+                                                   : g.num_bits == 4 || g.num_bits == 8;
+  if (!has_grid) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "GptqSolve: num_bits ", g.num_bits, ", expected 1..8 for integers, 4 or 8 for floats"));
   }
   const bool rounds =
       g.scale_dtype == DType::kF32 || g.scale_dtype == DType::kBF16 || g.scale_dtype == DType::kF16;
@@ -112,9 +115,12 @@ class Unit {
     rows.scale = scale_.as<float>();
     rows.zero_point = zero_point_.as<float>();
     rows.group = group.data();
-    rows.element = problem_.grid.element;
-    rows.q_min = problem_.grid.q_min;
-    rows.q_max = problem_.grid.q_max;
+    QuantizationArgs args;
+    args.type = problem_.grid.type;
+    args.num_bits = problem_.grid.num_bits;
+    rows.element = ElementOf(args);
+    rows.q_min = static_cast<float>(RangeOf(args).min);
+    rows.q_max = static_cast<float>(RangeOf(args).max);
     rows.scale_dtype = problem_.grid.scale_dtype;
     rows.loss = loss_;
     static const SolveFunction solve = BestSolve();
@@ -215,12 +221,19 @@ void PackedFactor::PackBlock(int64_t block, const float* upper) {
   const int64_t first = begin(block);
   float* to = packed_.as<float>() + blocks_[block].offset;
   for (int64_t r = 0; r < w; ++r) to = std::copy_n(upper + (first + r) * n_ + first, w, to);
-  for (int64_t p = 0; p < blocks_[block].num_panels; ++p) {
-    const int64_t column = first + w + p * kUpdateColumns;
-    const int64_t present = std::min(kUpdateColumns, n_ - column);
+  // Some panels at a time, so that both sides touch few pages at once.
+  constexpr int64_t kPanelsAtOnce = 16;
+  for (int64_t first_panel = 0; first_panel < blocks_[block].num_panels;
+       first_panel += kPanelsAtOnce) {
+    const int64_t end = std::min(blocks_[block].num_panels, first_panel + kPanelsAtOnce);
     for (int64_t r = 0; r < w; ++r) {
-      to = std::copy_n(upper + (first + r) * n_ + column, present, to);
-      to = std::fill_n(to, kUpdateColumns - present, 0.0f);
+      for (int64_t p = first_panel; p < end; ++p) {
+        const int64_t column = first + w + p * kUpdateColumns;
+        const int64_t present = std::min(kUpdateColumns, n_ - column);
+        float* const lanes = to + (p * w + r) * kUpdateColumns;
+        const float* const from = upper + (first + r) * n_ + column;
+        for (int64_t c = 0; c < kUpdateColumns; ++c) lanes[c] = c < present ? from[c] : 0;
+      }
     }
   }
 }

@@ -14,7 +14,8 @@
 namespace llmc::kernels {
 namespace {
 
-// A micro-tile of kRows x kCols stays in registers over kStepsPerBlock steps; two
+// A micro-tile of kRows x kCols stays in registers over kStepsPerBlock steps, whose
+// sum is then added: two short chains of roundings instead of a long one. Two
 // column panels of a block stay in the first-level cache while the row panels of
 // the tile pass by.
 constexpr int64_t kRows = 8;
@@ -37,8 +38,7 @@ void AddMicroTile(const MicroTile& t) {
   __m512 sum[kRows][2];
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
-    sum[r][0] = _mm512_loadu_ps(t.out + r * t.out_stride);
-    sum[r][1] = _mm512_loadu_ps(t.out + r * t.out_stride + kPanel);
+    sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   }
   const uint32_t* rows = t.rows;
   const uint32_t* cols = t.cols;
@@ -54,8 +54,9 @@ void AddMicroTile(const MicroTile& t) {
   }
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
-    _mm512_storeu_ps(t.out + r * t.out_stride, sum[r][0]);
-    _mm512_storeu_ps(t.out + r * t.out_stride + kPanel, sum[r][1]);
+    float* const out = t.out + r * t.out_stride;
+    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum[r][0]));
+    _mm512_storeu_ps(out + kPanel, _mm512_add_ps(_mm512_loadu_ps(out + kPanel), sum[r][1]));
   }
 }
 

@@ -81,14 +81,12 @@ class HessianAccumulator {
   HostTensor Finish();
 
  private:
-  void ResolveExponents();
+  absl::Status ReduceCounts(Collective& collective);
+  absl::Status ReduceTotals(Collective& collective, int root);
   bool WindowFits() const;
 
   kernels::Triangle triangle_;
-  int64_t num_chunks_;
   int scale_bits_;
-  bool have_exponents_ = false;
-  bool non_finite_ = false;
   HostTensor partial_;              // F32 [triangle]: the current chunk.
   HostTensor totals_;               // I64 [triangle].
   std::vector<int16_t> exponents_;  // [in_features]
