@@ -23,8 +23,9 @@ class MappingNormalizer : public Normalizer {
   absl::Status Apply(NormalizedText* text) const final {
     std::string mapped = Map(text->text);
     if (text->head > 0) {
-      text->head =
-          std::min(Map(absl::string_view(text->text).substr(0, text->head)).size(), mapped.size());
+      const absl::string_view head = absl::string_view(text->text).substr(0, text->head);
+      // What follows may have changed the last character of the head.
+      text->head = std::min(CharacterEnd(mapped, Map(head).size()), mapped.size());
     }
     text->text = std::move(mapped);
     return absl::OkStatus();

@@ -134,6 +134,11 @@ size_t PreviousCharacter(absl::string_view text, size_t end) {
   return end;
 }
 
+size_t CharacterEnd(absl::string_view text, size_t offset) {
+  while (offset < text.size() && IsContinuation(text[offset])) ++offset;
+  return offset;
+}
+
 void AppendUtf8(char32_t c, std::string* out) {
   std::array<utf8proc_uint8_t, 4> bytes;
   const auto length = utf8proc_encode_char(static_cast<int32_t>(c), bytes.data());

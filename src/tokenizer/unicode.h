@@ -31,6 +31,9 @@ char32_t DecodeUtf8(absl::string_view text, size_t offset);
 // Offset of the character that ends just before `end`, > 0.
 size_t PreviousCharacter(absl::string_view text, size_t end);
 
+// The first boundary between characters at or after `offset`.
+size_t CharacterEnd(absl::string_view text, size_t offset);
+
 void AppendUtf8(char32_t c, std::string* out);
 
 // Property White_Space.

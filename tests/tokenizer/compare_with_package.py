@@ -320,7 +320,11 @@ def compare(program, name, tokenizer, texts):
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
         (directory / "tokenizer.json").write_text(text)
-        results = encode(program, directory, texts)
+        try:
+            results = encode(program, directory, texts)
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: {error}")
+            return False
     for special, ours in zip((True, False), results):
         theirs = package.encode_batch_fast(texts, add_special_tokens=special)
         for sample, got, want in zip(texts, ours, theirs):
