@@ -120,8 +120,7 @@ std::string HeatShapes(const ErrorGrid& grid, const ErrorScale& scale) {
   for (const auto& [place, cell] : grid.cells) {
     const double x = static_cast<double>(place.first) * kCell;
     const double y = static_cast<double>(place.second) * kCell;
-    // A hair of overlap or a gap, depending on the zoom, would draw lines.
-    const Box box = {x + 0.3, y + 0.5, kCell - 0.6, kCell - 1};
+    const Box box = {x, y, kCell, kCell};
     const std::string css_class = scale.CssClass(cell.worst->output_error);
     if (titled) {
       absl::StrAppend(&out, TitledRect(box, css_class, CellTitle(cell)));
@@ -129,7 +128,7 @@ std::string HeatShapes(const ErrorGrid& grid, const ErrorScale& scale) {
       absl::StrAppend(&paths[css_class], PathBox(box));
     }
     if (cell.fallbacks > 0) {
-      absl::StrAppend(&paths["fb"], PathBox({x + 0.3, y + 6.6, kCell - 0.6, 2.9}));
+      absl::StrAppend(&paths["fb"], PathBox({x + 0.4, y + 6.6, kCell - 0.8, 2.8}));
     }
   }
   for (const auto& [css_class, path] : paths) {
@@ -147,7 +146,7 @@ std::vector<Tick> KindTicks(const ErrorGrid& grid) {
     const std::string& kind = grid.kinds[i];
     const size_t cut = kind.rfind('.') + 1;
     const bool alone = uses[kind.substr(cut)] == 1;
-    const std::string prefix = ShortenMiddle(kind.substr(0, cut), 13, true);
+    const std::string prefix = ShortenMiddle(kind.substr(0, cut), 15, true);
     const std::string last = ShortenMiddle(kind.substr(cut), alone ? 22 : 16, true);
     ticks.push_back({(static_cast<double>(i) + 0.5) / static_cast<double>(grid.kinds.size()),
                      absl::StrCat("<span class=\"pre\" title=\"", EscapeHtml(kind), "\">",

@@ -120,6 +120,13 @@ RunReport Clipped(RunReport report, size_t text_bytes) {
   return report;
 }
 
+// "2026-05-04T09:12:33Z" as "2026-05-04 09:12:33 UTC"; other text as it is.
+std::string ReadableTime(std::string text) {
+  if (text.size() != 20 || text[10] != 'T' || text[19] != 'Z') return text;
+  text[10] = ' ';
+  return absl::StrCat(text.substr(0, 19), " UTC");
+}
+
 std::string Header(const RunReport& report) {
   std::vector<std::string> facts;
   if (!report.scheme.empty()) facts.push_back(EscapeHtml(report.scheme));
@@ -134,7 +141,7 @@ std::string Header(const RunReport& report) {
       "<header><div class=\"brand\"><b>llmc</b><span class=\"sep\">/</span>"
       "<span>compression report</span>",
       report.started_at.empty() ? "" : "<span class=\"sep\">/</span>",
-      EscapeHtml(report.started_at), "</div>\n<h1>", name, "</h1>\n<p class=\"sub\">",
+      EscapeHtml(ReadableTime(report.started_at)), "</div>\n<h1>", name, "</h1>\n<p class=\"sub\">",
       absl::StrJoin(facts, "  ·  "), "</p>\n", VerdictStrip(report));
 }
 
@@ -147,12 +154,13 @@ struct WarningGroup {
 std::string Where(const WarningGroup& group) {
   const ReportWarning& first = *group.first;
   std::vector<std::string> parts;
-  if (group.count > 1) parts.push_back(absl::StrCat(FormatCount(group.count), " times, first:"));
   if (!first.module.empty()) parts.push_back(Code(first.module));
   if (first.layer >= 0) parts.push_back(absl::StrCat("layer ", first.layer));
-  parts.push_back(absl::StrCat(std::string(StepName(first.step)), " on rank ", first.rank, " at ",
-                               FormatClock(first.time_s)));
-  return absl::StrJoin(parts, " · ");
+  parts.push_back(absl::StrCat(std::string(StepName(first.step)), " on rank ", first.rank,
+                               " after ", FormatClock(first.time_s)));
+  const std::string times =
+      group.count > 1 ? absl::StrCat(FormatCount(group.count), " times, first at ") : "";
+  return absl::StrCat(times, absl::StrJoin(parts, " · "));
 }
 
 std::vector<WarningGroup> GroupWarnings(const std::vector<ReportWarning>& warnings) {

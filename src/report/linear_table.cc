@@ -27,7 +27,7 @@ std::string ModuleHtml(const std::string& module) {
   const size_t last = module.rfind('.');
   const size_t cut = last == std::string::npos || last == 0 ? last : module.rfind('.', last - 1);
   if (cut == std::string::npos) return EscapeHtml(module);
-  return absl::StrCat("<span class=\"pre\">", EscapeHtml(module.substr(0, cut + 1)), "</span>",
+  return absl::StrCat("<span class=\"pre\">", EscapeHtml(module.substr(0, cut + 1)), "</span><wbr>",
                       EscapeHtml(module.substr(cut + 1)));
 }
 
@@ -69,16 +69,20 @@ std::string OptionalCount(const std::optional<int64_t>& value) {
   return value ? FormatCount(*value) : "";
 }
 
+// Short texts stay on one line; long ones may break anywhere.
+absl::string_view TextClass(absl::string_view text) { return text.size() <= 28 ? "t" : "long"; }
+
 std::string CommonCells(const LinearRow& row) {
-  return absl::StrCat(
-      Cell("Method", MethodHtml(row), "t"), Cell("Damping", OptionalNumber(row.damping_frac)),
-      Cell("Tokens", OptionalCount(row.num_tokens)), Cell("Scheme", EscapeHtml(row.scheme), "t"),
-      Cell("Shape", ShapeHtml(row.shape)), Cell("Size", SizeHtml(row)));
+  return absl::StrCat(Cell("Method", MethodHtml(row), TextClass(row.method)),
+                      Cell("Damping", OptionalNumber(row.damping_frac)),
+                      Cell("Tokens", OptionalCount(row.num_tokens)),
+                      Cell("Scheme", EscapeHtml(row.scheme), TextClass(row.scheme)),
+                      Cell("Shape", ShapeHtml(row.shape)));
 }
 
 constexpr absl::string_view kCommonHeads =
     "<th>Method</th><th class=\"n\">Damping</th><th class=\"n\">Tokens</th><th>Scheme</th>"
-    "<th class=\"n\">Shape</th><th class=\"n\">Size</th>";
+    "<th class=\"n\">Shape</th>";
 
 // Facts of a group of linears.
 struct Group {
@@ -142,7 +146,7 @@ std::string AllLinearsTable(const RunReport& report, size_t limit) {
                     : absl::StrCat("All ", total, " linears"),
       "</summary><div class=\"scroll tall\"><table id=\"linears\"><thead><tr><th>Linear</th>"
       "<th class=\"n\">Output error</th>",
-      kCommonHeads, "</tr></thead><tbody>");
+      kCommonHeads, "<th class=\"n\">Size</th></tr></thead><tbody>");
   for (const LinearRow* row : rows) {
     absl::StrAppend(&out, "<tr><td class=\"m\">", EscapeHtml(row->module), "</td>",
                     "<td class=\"n\">", row->output_error ? FormatFraction(*row->output_error) : "",
@@ -202,7 +206,8 @@ std::string MethodTable(const RunReport& report) {
                                                : 0;
     absl::StrAppend(
         &out, "<tr>", Cell("", EscapeHtml(key.first), "m"),
-        Cell("Method", EscapeHtml(key.second), "t"), Cell("Linears", FormatCount(group.linears)),
+        Cell("Method", EscapeHtml(key.second), TextClass(key.second)),
+        Cell("Linears", FormatCount(group.linears)),
         Cell("Median error", group.errors.empty() ? "" : FormatFraction(Median(group.errors))),
         Cell("Before", FormatByteSize(group.bytes_before)),
         Cell("After", FormatByteSize(group.bytes_after)),

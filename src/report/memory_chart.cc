@@ -159,6 +159,7 @@ std::string MemoryChart(const RunReport& report) {
   const MemoryCurve curve = CurveOf(report);
   const double top = TopOf(report, static_cast<double>(peak));
   Plot plot;
+  plot.css_class = "slim";
   plot.title = absl::StrCat("Resident memory of a rank over time, peak ", FormatByteSize(peak));
   plot.width = kWidth;
   plot.height = kHeight;

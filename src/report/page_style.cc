@@ -5,19 +5,19 @@ namespace {
 
 constexpr absl::string_view kStyle = R"css(
 :root{color-scheme:light dark;
---bg:#f6f6f3;--card:#fff;--ink:#15191e;--soft:#59636e;--faint:#8a939c;--line:#e2e4e0;--wash:#f1f2ee;
+--bg:#f6f6f3;--card:#fff;--ink:#15191e;--soft:#59636e;--faint:#6a747e;--line:#e2e4e0;--wash:#f1f2ee;
 --accent:#1b5e9f;--ok:#0a6b4c;--okbg:#e3f3ec;--warn:#9a4a00;--warnbg:#fdf0e0;--bad:#a81e16;--badbg:#fce9e7;
 --e0:#f0f4d8;--e1:#dcecbd;--e2:#b9dfb6;--e3:#84cbb8;--e4:#4ab4c1;--e5:#2390bd;--e6:#2467a9;--e7:#263c90;--e8:#131f5e;
---none:#e9eae6;--nf:#cc79a7;--fb:#d55e00;
+--rng:#b4dfe4;--rngfb:#eea878;--none:#e9eae6;--nf:#cc79a7;--fb:#d55e00;
 --sPlan:#9aa1a8;--sLoad:#56b4e9;--sCapture:#0072b2;--sReduce:#cc79a7;--sSolve:#d55e00;--sPropagate:#009e73;
 --sWrite:#e69f00;--sCommit:#6b7680;--sVerify:#9aa1a8;
 --mono:ui-monospace,"SF Mono","Cascadia Mono","JetBrains Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;
---yl:8.5rem}
+--yl:9.6rem}
 @media (prefers-color-scheme:dark){:root{
---bg:#0e1216;--card:#161b21;--ink:#e7eaed;--soft:#9aa5b0;--faint:#6f7a85;--line:#29313a;--wash:#1c232b;
+--bg:#0e1216;--card:#161b21;--ink:#e7eaed;--soft:#9aa5b0;--faint:#84909b;--line:#29313a;--wash:#1c232b;
 --accent:#74b4f3;--ok:#56cc97;--okbg:#12301f;--warn:#f2a65a;--warnbg:#33230f;--bad:#ff8d83;--badbg:#3a1a18;
 --e0:#15263f;--e1:#173a5d;--e2:#17537b;--e3:#1c6f92;--e4:#2f8c9f;--e5:#54a99f;--e6:#89c599;--e7:#c1dd98;--e8:#fbf3ad;
---none:#20272f;
+--rng:#2c6470;--rngfb:#b05a21;--none:#20272f;
 --sCapture:#3a93d4;--sSolve:#e8722a;--sCommit:#7d8893}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
@@ -56,7 +56,7 @@ section>h2+p,.note{margin:3px 0 0;color:var(--soft);font-size:13.5px;max-width:7
 h3{margin:26px 0 4px;font-size:14px;font-weight:630}
 .plot{display:grid;grid-template-columns:var(--yl) minmax(0,1fr);column-gap:10px;margin-top:16px}
 .plot .ys{position:relative;font-size:12px;color:var(--soft)}
-.plot .ys span{position:absolute;right:0;transform:translateY(-50%);white-space:nowrap;line-height:1}
+.plot .ys span{position:absolute;right:0;max-width:100%;transform:translateY(-50%);white-space:nowrap;line-height:1.35;overflow:hidden;text-overflow:ellipsis}
 .plot .ys .pre{position:static;transform:none;color:var(--faint)}
 .plot .pl{position:relative;height:var(--h);min-width:0}
 .plot svg{display:block;width:100%;height:100%;overflow:visible}
@@ -64,10 +64,12 @@ h3{margin:26px 0 4px;font-size:14px;font-weight:630}
 .plot .xs span{position:absolute;top:5px;transform:translateX(-50%);white-space:nowrap;line-height:1.2}
 .plot .xs .first{transform:none}.plot .xs .last{transform:translateX(-100%)}
 .plot .xt{grid-column:2;font-size:12px;color:var(--faint);margin-top:1px}
+.slim{--yl:4.6rem}
 .heat .pl{border-radius:3px;overflow:hidden}
+.heat rect{stroke:var(--card);stroke-width:1;vector-effect:non-scaling-stroke}
 .tag{position:absolute;font-size:12px;line-height:1;padding:2px 5px;border-radius:4px;background:var(--card);color:var(--soft);transform:translateY(-50%);white-space:nowrap}
 .grid{stroke:var(--line);stroke-width:1;vector-effect:non-scaling-stroke}
-.rng{fill:var(--e4);opacity:.38}.med{fill:var(--ink)}.rngfb{fill:var(--fb);opacity:.55}
+.rng{fill:var(--rng)}.med{fill:var(--ink)}.rngfb{fill:var(--rngfb)}
 .e0{fill:var(--e0)}.e1{fill:var(--e1)}.e2{fill:var(--e2)}.e3{fill:var(--e3)}.e4{fill:var(--e4)}
 .e5{fill:var(--e5)}.e6{fill:var(--e6)}.e7{fill:var(--e7)}.e8{fill:var(--e8)}.en{fill:var(--none)}.nf{fill:var(--nf)}
 .fb{fill:var(--fb)}
@@ -76,7 +78,7 @@ h3{margin:26px 0 4px;font-size:14px;font-weight:630}
 .sCommit{fill:var(--sCommit)}.sVerify{fill:var(--sVerify)}
 .odd{fill:var(--wash)}.even{fill:var(--line)}
 .marea{fill:var(--accent);opacity:.16}.mline{fill:none;stroke:var(--accent);stroke-width:1.8;vector-effect:non-scaling-stroke}
-.mmed{fill:none;stroke:var(--soft);stroke-width:1.2;vector-effect:non-scaling-stroke}
+.mmed{fill:none;stroke:var(--faint);stroke-width:1;vector-effect:non-scaling-stroke}
 .plan{stroke:var(--ink);stroke-width:1.4;stroke-dasharray:5 4;vector-effect:non-scaling-stroke}
 .budget{stroke:var(--fb);stroke-width:1.8;vector-effect:non-scaling-stroke}
 .key{display:flex;flex-wrap:wrap;gap:5px 16px;margin:12px 0 0;padding:0;list-style:none;font-size:12.5px;color:var(--soft)}
@@ -88,27 +90,27 @@ h3{margin:26px 0 4px;font-size:14px;font-weight:630}
 .scroll{overflow-x:auto;margin-top:12px;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
 th{font-weight:560;color:var(--soft);text-align:left;font-size:12.5px;vertical-align:bottom;white-space:nowrap}
-th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line)}
+th,td{padding:6px 16px 6px 0;border-bottom:1px solid var(--line)}
 tr:last-child>td{border-bottom:0}
 th:last-child,td:last-child{padding-right:0}
 td{vertical-align:baseline}
 .n{text-align:right;white-space:nowrap}
 .m,code,pre{font-family:var(--mono);font-size:12.5px}
-td.m{overflow-wrap:anywhere;min-width:13rem}
+td.m{overflow-wrap:anywhere;min-width:12rem}td.t{white-space:nowrap}td.long{overflow-wrap:anywhere;min-width:9rem}
 .m .pre{color:var(--faint)}
-.ebar{display:inline-block;vertical-align:middle;width:64px;height:7px;margin-left:9px;border-radius:2px;background:var(--wash);overflow:hidden}
-.ebar i{display:block;height:100%;background:var(--e6)}
+.ebar{display:inline-block;vertical-align:middle;width:56px;height:7px;margin-left:9px;border-radius:2px;background:var(--wash);overflow:hidden}
+.ebar i{display:block;height:100%;background:var(--accent)}
 .chip{display:inline-block;padding:0 7px;border-radius:9px;font-size:12px;line-height:1.55;background:var(--warnbg);color:var(--warn);white-space:nowrap}
 .chip.bad{background:var(--badbg);color:var(--bad)}
-.why{display:block;color:var(--soft);font-size:12.5px;overflow-wrap:anywhere}
+.why{display:block;color:var(--soft);font-family:ui-sans-serif,system-ui,sans-serif;font-size:12.5px;overflow-wrap:anywhere}
 details{margin-top:16px}
 summary{cursor:pointer;color:var(--accent);font-size:13.5px;width:fit-content}
 details[open]>summary{margin-bottom:4px}
 .tall{max-height:30rem;overflow:auto}
 .tall thead th{position:sticky;top:0;background:var(--card);box-shadow:0 1px 0 var(--line);border-bottom:0}
 pre{margin:10px 0 0;padding:12px 14px;background:var(--wash);border-radius:8px;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.55;max-height:32rem;overflow-y:auto}
-dl{display:grid;grid-template-columns:minmax(9rem,max-content) minmax(0,1fr);gap:5px 22px;margin:12px 0 0;font-size:13.5px}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+dl{display:grid;grid-template-columns:fit-content(40%) minmax(0,1fr);gap:5px 22px;margin:12px 0 0;font-size:13.5px}
+dt{color:var(--soft);overflow-wrap:anywhere}dd{margin:0;overflow-wrap:anywhere}
 .cols{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:0 40px}
 .cols h3{margin-top:18px}
 .warns{margin:12px 0 0;padding:0;list-style:none}
@@ -124,10 +126,11 @@ header{padding-top:22px}
 h1{font-size:24px}
 section{padding:17px 15px 18px;margin-top:14px}
 .tiles{grid-template-columns:repeat(2,1fr)}
-.tile{padding:12px 13px}.tile .big{font-size:21px}.tile .big small{font-size:13px}
+.tile{padding:12px 13px}.tile .big{font-size:21px;white-space:normal;overflow-wrap:anywhere}.tile .big small{display:block;font-size:13px}
+.brand{flex-wrap:wrap;gap:2px 8px}
 .plot{column-gap:7px}.plot .ys,.plot .xs{font-size:11px}.plot .ys .pre,.alt{display:none}
 .cols{grid-template-columns:minmax(0,1fr)}
-dl{grid-template-columns:minmax(6.5rem,max-content) minmax(0,1fr);gap:5px 14px}
+dl{gap:5px 14px}
 .cards thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .cards,.cards tbody{display:block}
 .cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:2px 14px;padding:11px 0;border-bottom:1px solid var(--line)}
@@ -135,6 +138,7 @@ dl{grid-template-columns:minmax(6.5rem,max-content) minmax(0,1fr);gap:5px 14px}
 .cards td{display:flex;justify-content:space-between;gap:8px;padding:0;border:0;text-align:right;min-width:0;font-size:13px}
 .cards td::before{content:attr(data-l);color:var(--soft);font-size:12.5px;text-align:left}
 .cards td.m{grid-column:1/-1;display:block;text-align:left;padding-bottom:3px}.cards td.m::before{content:none}
+.cards td.t,.cards td.n{white-space:normal;overflow-wrap:anywhere}
 .cards td.idx,.cards td.void{display:none}
 .cards .ebar{display:none}
 .cards .wide{grid-column:1/-1}}

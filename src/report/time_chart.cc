@@ -17,12 +17,13 @@ namespace {
 
 constexpr double kWidth = 1000;
 constexpr double kLane = 20;       // Height of a rank's lane, px and SVG units.
+constexpr double kBand = 10;       // Above the lanes, the band of layers.
 constexpr double kComputing = 11;  // Of it, the steps that compute.
 constexpr double kBeside = 4;      // And those beside them.
 constexpr size_t kMaxLanes = 16;
 constexpr size_t kMaxTitled = 1500;  // Intervals drawn with a tooltip each.
 constexpr double kThinnest = 0.12;   // SVG units; thinner intervals are widened to it.
-constexpr int kBins = 200;
+constexpr int kMaxBins = 200;
 
 std::string StepClass(Step step) { return absl::StrCat("s", std::string(StepName(step))); }
 
@@ -40,9 +41,23 @@ std::string IntervalTitle(const StepInterval& interval) {
                       interval.finished ? "" : ", not finished");
 }
 
-Box IntervalBox(const StepInterval& interval, double lane_top, double total_s) {
-  const double x = kWidth * std::clamp(interval.begin_s / total_s, 0.0, 1.0);
-  const double end = kWidth * std::clamp(interval.end_s / total_s, 0.0, 1.0);
+// A stretch of job time, seconds.
+struct Span {
+  double begin_s = INFINITY, end_s = 0;
+
+  double length() const { return end_s - begin_s; }
+  bool Meets(const StepInterval& interval) const {
+    return interval.end_s >= begin_s && interval.begin_s <= end_s;
+  }
+  // Where `time_s` lies in the plot.
+  double XOf(double time_s) const {
+    return kWidth * std::clamp((time_s - begin_s) / length(), 0.0, 1.0);
+  }
+};
+
+Box IntervalBox(const StepInterval& interval, double lane_top, const Span& shown) {
+  const double x = shown.XOf(interval.begin_s);
+  const double end = shown.XOf(interval.end_s);
   const bool beside = RunsBeside(interval.step);
   return {x, lane_top + (beside ? kComputing + 2.5 : 1.5), std::max(end - x, kThinnest),
           beside ? kBeside : kComputing};
@@ -67,11 +82,7 @@ std::vector<int> LanesOf(const std::map<int, StepSeconds>& by_rank) {
   return lanes;
 }
 
-// Alternating bands: from the first begin to the last end of a layer's computing on any rank.
-struct Span {
-  double begin_s = INFINITY, end_s = 0;
-};
-
+// From the first begin to the last end of each layer's computing on any rank.
 std::map<int64_t, Span> LayerSpans(const std::vector<StepInterval>& steps) {
   std::map<int64_t, Span> spans;
   for (const StepInterval& interval : steps) {
@@ -83,33 +94,35 @@ std::map<int64_t, Span> LayerSpans(const std::vector<StepInterval>& steps) {
   return spans;
 }
 
-std::string LayerBand(const RunReport& report, double total_s) {
+std::string LayerBand(const RunReport& report, const Span& shown) {
   const std::map<int64_t, Span> spans = LayerSpans(report.steps);
-  if (spans.empty() || spans.size() > kMaxTitled) return "";
+  if (spans.size() > kMaxTitled) return "";
   std::string out;
   for (const auto& [layer, span] : spans) {
-    const Box box = {kWidth * span.begin_s / total_s, 0,
-                     kWidth * std::max(span.end_s - span.begin_s, 0.0) / total_s, 6};
-    absl::StrAppend(&out, SvgRect(box, layer % 2 == 0 ? "even" : "sPlan",
-                                  absl::StrCat("layer ", layer, ": ",
-                                               FormatDuration(span.end_s - span.begin_s))));
+    const double x = shown.XOf(span.begin_s);
+    const double width = shown.XOf(span.end_s) - x;
+    if (width <= 0) continue;
+    absl::StrAppend(&out,
+                    SvgRect({x, 0, width, 6}, layer % 2 == 0 ? "even" : "sPlan",
+                            absl::StrCat("layer ", layer, ": ", FormatDuration(span.length()))));
   }
   return out;
 }
 
 std::string LaneShapes(const RunReport& report, const std::map<int, size_t>& lane_of,
-                       double first_top) {
-  const double total_s = TotalSeconds(report);
-  size_t shown = 0;
-  for (const StepInterval& interval : report.steps) shown += lane_of.count(interval.rank);
+                       const Span& shown) {
+  size_t count = 0;
+  const auto is_shown = [&](const StepInterval& interval) {
+    return lane_of.contains(interval.rank) && shown.Meets(interval);
+  };
+  for (const StepInterval& interval : report.steps) count += is_shown(interval) ? 1 : 0;
   std::string out;
   std::map<std::string, std::string> paths;
   for (const StepInterval& interval : report.steps) {
-    const auto lane = lane_of.find(interval.rank);
-    if (lane == lane_of.end()) continue;
-    const double top = first_top + kLane * static_cast<double>(lane->second);
-    const Box box = IntervalBox(interval, top, total_s);
-    if (shown <= kMaxTitled) {
+    if (!is_shown(interval)) continue;
+    const double top = kBand + kLane * static_cast<double>(lane_of.at(interval.rank));
+    const Box box = IntervalBox(interval, top, shown);
+    if (count <= kMaxTitled) {
       absl::StrAppend(&out, SvgRect(box, StepClass(interval.step), IntervalTitle(interval)));
     } else {
       absl::StrAppend(&paths[StepClass(interval.step)], PathBox(box));
@@ -121,34 +134,54 @@ std::string LaneShapes(const RunReport& report, const std::map<int, size_t>& lan
   return out;
 }
 
-std::string Lanes(const RunReport& report, const std::vector<int>& lanes) {
-  constexpr double kBand = 10;
+std::string Lanes(const RunReport& report, const std::vector<int>& lanes, const Span& shown) {
   std::map<int, size_t> lane_of;
   for (size_t i = 0; i < lanes.size(); ++i) lane_of[lanes[i]] = i;
-  const double total_s = TotalSeconds(report);
   Plot plot;
+  plot.css_class = "slim";
   plot.title = "Steps of each rank over time";
   plot.width = kWidth;
   plot.height = kBand + kLane * static_cast<double>(lanes.size());
   plot.height_px = static_cast<int>(plot.height);
-  plot.svg = LayerBand(report, total_s) + LaneShapes(report, lane_of, kBand);
+  plot.svg = LayerBand(report, shown) + LaneShapes(report, lane_of, shown);
   plot.y_ticks.push_back({3 / plot.height, "layers"});
   for (size_t i = 0; i < lanes.size(); ++i) {
     plot.y_ticks.push_back({(kBand + kLane * (static_cast<double>(i) + 0.5)) / plot.height,
                             absl::StrCat("rank ", lanes[i])});
   }
-  plot.x_ticks = TimeTicks(total_s);
+  plot.x_ticks = TimeTicks(shown.length());
   return ToHtml(plot);
 }
 
-// How many ranks are in each step, per time bin.
+// The layer of median length in close-up, when there are too many to see one above.
+std::string TypicalLayer(const RunReport& report, const std::vector<int>& lanes) {
+  constexpr size_t kFewLayers = 6;
+  std::vector<std::pair<double, int64_t>> lengths;
+  const std::map<int64_t, Span> spans = LayerSpans(report.steps);
+  if (spans.size() <= kFewLayers) return "";
+  for (const auto& [layer, span] : spans) lengths.emplace_back(span.length(), layer);
+  std::sort(lengths.begin(), lengths.end());
+  const auto [length_s, layer] = lengths[lengths.size() / 2];
+  if (!(length_s > 0)) return "";
+  return absl::StrCat("<h3>A typical layer: ", layer, ", ", FormatDuration(length_s), "</h3>\n",
+                      Lanes(report, lanes, spans.at(layer)));
+}
+
+// About one time bin per layer: finer ones would only show that layers repeat.
+int NumBins(const RunReport& report) {
+  const int64_t layers = static_cast<int64_t>(LayerSpans(report.steps).size());
+  return static_cast<int>(std::clamp<int64_t>(layers, 20, kMaxBins));
+}
+
+// The share of ranks in each step, per time bin.
 std::vector<StepSeconds> Shares(const RunReport& report, double total_s, size_t num_ranks) {
-  std::vector<StepSeconds> bins(kBins);
-  const double bin_s = total_s / kBins;
+  std::vector<StepSeconds> bins(static_cast<size_t>(NumBins(report)));
+  const double bin_s = total_s / static_cast<double>(bins.size());
   for (const StepInterval& interval : report.steps) {
     if (RunsBeside(interval.step)) continue;
-    const int first = static_cast<int>(std::clamp(interval.begin_s / bin_s, 0.0, kBins - 1.0));
-    const int last = static_cast<int>(std::clamp(interval.end_s / bin_s, 0.0, kBins - 1.0));
+    const double last_bin = static_cast<double>(bins.size()) - 1;
+    const int first = static_cast<int>(std::clamp(interval.begin_s / bin_s, 0.0, last_bin));
+    const int last = static_cast<int>(std::clamp(interval.end_s / bin_s, 0.0, last_bin));
     for (int bin = first; bin <= last; ++bin) {
       const double begin = std::max(interval.begin_s, bin * bin_s);
       const double end = std::min(interval.end_s, (bin + 1) * bin_s);
@@ -163,17 +196,19 @@ std::string ShareChart(const RunReport& report, size_t num_ranks) {
   const double total_s = TotalSeconds(report);
   const std::vector<StepSeconds> bins = Shares(report, total_s, num_ranks);
   Plot plot;
+  plot.css_class = "slim";
   plot.title = "Share of ranks in each step over time";
   plot.width = kWidth;
   plot.height = plot.height_px = 120;
-  std::vector<double> floor(kBins, 0);
+  const int num_bins = static_cast<int>(bins.size());
+  std::vector<double> floor(bins.size(), 0);
   for (int s = 0; s < kStepCount; ++s) {
     std::string path;
-    for (int bin = 0; bin < kBins; ++bin) {
+    for (int bin = 0; bin < num_bins; ++bin) {
       const double height = plot.height * std::min(bins[bin][s], 1 - floor[bin]);
       if (height < 0.05) continue;
       const double bottom = plot.height * (1 - floor[bin]);
-      path += PathBox({kWidth * bin / kBins, bottom - height, kWidth / kBins, height});
+      path += PathBox({kWidth * bin / num_bins, bottom - height, kWidth / num_bins, height});
       floor[bin] += height / plot.height;
     }
     if (path.empty()) continue;
@@ -231,13 +266,16 @@ std::string TimeChart(const RunReport& report) {
   const std::map<int, StepSeconds> by_rank = SecondsByRank(report.steps);
   if (by_rank.empty()) return "";
   const std::vector<int> lanes = LanesOf(by_rank);
-  std::string out;
-  if (lanes.size() < by_rank.size()) {
-    out = ShareChart(report, by_rank.size());
-    absl::StrAppend(&out, "<h3>", lanes.size(), " of ", by_rank.size(),
-                    " ranks: the first, the busiest and the least busy</h3>\n");
+  if (lanes.size() == by_rank.size()) {
+    return absl::StrCat(Lanes(report, lanes, {0, TotalSeconds(report)}),
+                        TypicalLayer(report, lanes), Legend(report));
   }
-  return absl::StrCat(out, Lanes(report, lanes), Legend(report));
+  const std::string close_up = TypicalLayer(report, lanes);
+  return absl::StrCat(ShareChart(report, by_rank.size()),
+                      close_up.empty() ? Lanes(report, lanes, {0, TotalSeconds(report)}) : close_up,
+                      "<p class=\"note\">", lanes.size(), " of ", by_rank.size(),
+                      " ranks have a lane: the first, the busiest and the least busy.</p>\n",
+                      Legend(report));
 }
 
 std::string StepTable(const RunReport& report) {
