@@ -63,7 +63,8 @@ class QuantizationConfig {
   static absl::StatusOr<QuantizationConfig> FromJson(const nlohmann::json& json);
 
   // The group that a module falls in by the client's rules, null when it is dense
-  // (ignored or not targeted). Owned by this object.
+  // (ignored or not targeted). Owned by this object. Ask for modules with a weight:
+  // a pattern such as "re:.*mlp.*" also matches containers.
   absl::StatusOr<const ConfigGroup*> GroupOf(absl::string_view name,
                                              absl::string_view class_name) const;
 

@@ -42,7 +42,8 @@ absl::Status CheckFormatFits(const Scheme& scheme) {
   if (columns > kMax || rows > kMax) {
     return absl::InvalidArgumentError("group_size: larger than any layer");
   }
-  return StoredTensors(scheme, {rows, columns}, DType::kBF16).status();
+  const absl::Status status = StoredTensors(scheme, {rows, columns}, DType::kBF16).status();
+  return status.ok() ? status : absl::InvalidArgumentError(status.message());
 }
 
 absl::Status ReadSchemePart(const std::string& key, const Value& value, SchemeGroup& group) {
