@@ -69,14 +69,13 @@ void ReadLongrope(ConfigFields& fields, RopeParameters& rope, int64_t head_dim) 
   rope.long_factor = fields.RequiredPositives("long_factor", head_dim / 2);
 }
 
-// The object that holds the parameters; an empty one when there is none.
-const nlohmann::json& RopeObject(const nlohmann::json& config) {
-  static const nlohmann::json* const none = new nlohmann::json(nlohmann::json::object());
+// The field that holds the parameters; null when there is none.
+const char* RopeField(const nlohmann::json& config) {
   for (const char* field : {"rope_scaling", "rope_parameters"}) {
     const auto it = config.find(field);
-    if (it != config.end() && !it->is_null() && !(it->is_object() && it->empty())) return *it;
+    if (it != config.end() && !it->is_null() && !(it->is_object() && it->empty())) return field;
   }
-  return *none;
+  return nullptr;
 }
 
 }  // namespace
@@ -84,7 +83,11 @@ const nlohmann::json& RopeObject(const nlohmann::json& config) {
 absl::StatusOr<RopeParameters> ParseRopeParameters(const nlohmann::json& config, int64_t head_dim,
                                                    int64_t max_position_embeddings) {
   ConfigFields outer(config, "config.json");
-  ConfigFields fields(RopeObject(config), "config.json: rope_parameters");
+  const char* const field = RopeField(config);
+  const nlohmann::json none = nlohmann::json::object();
+  ConfigFields fields(field == nullptr ? none : config.at(field),
+                      absl::StrCat("config.json: ", field == nullptr ? "rope_parameters" : field));
+  LLMC_RETURN_IF_ERROR(outer.status());
   for (const char* layer_type : {"full_attention", "sliding_attention"}) {
     if (fields.Has(layer_type)) {
       fields.Fail(layer_type, "one set of parameters per layer type, expected one for all layers");
