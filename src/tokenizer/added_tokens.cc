@@ -50,8 +50,9 @@ absl::StatusOr<bool> StandsAlone(absl::string_view text, Span match) {
   return true;
 }
 
-size_t SpaceBegin(absl::string_view text, size_t end) {
-  while (end > 0) {
+// Where the white space before `end` begins, not before `floor`.
+size_t SpaceBegin(absl::string_view text, size_t floor, size_t end) {
+  while (end > floor) {
     const size_t before = PreviousCharacter(text, end);
     if (!IsWhiteSpace(DecodeUtf8(text, before))) break;
     end = before;
@@ -151,6 +152,7 @@ absl::Status AddedTokens::Cut(const Piece& piece, const Patterns& patterns,
   const absl::string_view text = piece.text;
   size_t done = 0;
   size_t from = 0;
+  Span space;
   while (!patterns.empty && from < text.size()) {
     const Found found = FindLeftmostLongest(patterns.trie, text, from);
     if (found.id == kNoToken) break;
@@ -161,8 +163,12 @@ absl::Status AddedTokens::Cut(const Piece& piece, const Patterns& patterns,
       if (!alone) continue;
     }
     auto [begin, end] = found.span;
-    if (token.lstrip) begin = std::max(SpaceBegin(text, begin), done);
-    if (token.rstrip) end = SpaceEnd(text, end);
+    if (token.lstrip) begin = SpaceBegin(text, done, std::max(begin, done));
+    if (token.rstrip) {
+      // Matches may lie inside one run of white space: it is walked once.
+      if (end < space.begin || end > space.end) space = {end, SpaceEnd(text, end)};
+      end = space.end;
+    }
     if (done < begin) out->push_back(piece.Part(done, begin));
     // White space that the token before has taken leaves nothing of this one.
     if (begin < end) {

@@ -26,6 +26,7 @@ template <typename T>
 using Owned = std::unique_ptr<T, Free>;
 
 constexpr size_t kJitStackStart = size_t{32} << 10;
+constexpr uint32_t kMatchHeapKib = 64 << 10;
 constexpr size_t kJitStackMax = size_t{16} << 20;
 // Far above any tokenizer's pattern; keeps a hostile one from growing in PCRE2.
 constexpr size_t kMaxPatternBytes = size_t{1} << 16;
@@ -36,7 +37,10 @@ struct Matcher {
   Owned<pcre2_match_context> limits{pcre2_match_context_create(nullptr)};
   Owned<pcre2_jit_stack> stack{pcre2_jit_stack_create(kJitStackStart, kJitStackMax, nullptr)};
 
-  Matcher() { pcre2_jit_stack_assign(limits.get(), nullptr, stack.get()); }
+  Matcher() {
+    pcre2_jit_stack_assign(limits.get(), nullptr, stack.get());
+    pcre2_set_heap_limit(limits.get(), kMatchHeapKib);
+  }
 };
 
 std::string Pcre2Message(int code) {
