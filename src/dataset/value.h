@@ -22,6 +22,10 @@ using Entry = std::pair<Value, Value>;
 struct CallArguments;
 using Callable = std::function<absl::StatusOr<Value>(const CallArguments&)>;
 
+// What a sequence was in Python. Generators (the result of `map`, `select`, ...) have
+// no length and are always true.
+enum class ListKind : uint8_t { kList, kTuple, kGenerator };
+
 // The attributes of {{ namespace() }}: the one thing a template may change.
 struct Namespace;
 
@@ -29,20 +33,25 @@ struct Namespace;
 class Value {
  public:
   struct None {};
-  // What a name without a value gives; prints as nothing, any use of it fails.
+  // What a name without a value gives; prints as nothing, most uses of it fail.
   struct Undefined {
-    std::string name;
+    std::shared_ptr<const std::string> name;
   };
   struct List {
     std::shared_ptr<const std::vector<Value>> items;
-    bool is_tuple = false;
+    ListKind kind = ListKind::kList;
+    int depth = 1;
+    int64_t cost = 1;
   };
   struct Dict {
     std::shared_ptr<const std::vector<Entry>> entries;
+    int depth = 1;
+    int64_t cost = 1;
   };
   struct Function {
     std::string name;
-    std::shared_ptr<const Callable> call;
+    Callable call;
+    int depth = 0;
   };
 
   Value() : content_(None{}) {}
@@ -54,12 +63,12 @@ class Value {
   explicit Value(absl::string_view value) : Value(std::string(value)) {}
   explicit Value(const char* value) : Value(std::string(value)) {}
   explicit Value(std::shared_ptr<Namespace> value) : content_(std::move(value)) {}
-  static Value MakeList(std::vector<Value> items);
-  static Value MakeTuple(std::vector<Value> items);
+  static Value MakeList(std::vector<Value> items, ListKind kind = ListKind::kList);
   // A later key replaces the value of an equal earlier one, in its place.
   static Value MakeDict(std::vector<Entry> entries);
   static Value MakeUndefined(absl::string_view name);
-  static Value MakeFunction(absl::string_view name, Callable call);
+  // `depth` is that of a value the call holds on to.
+  static Value MakeFunction(absl::string_view name, Callable call, int depth = 0);
 
   bool is_none() const { return std::holds_alternative<None>(content_); }
   bool is_undefined() const { return std::holds_alternative<Undefined>(content_); }
@@ -69,9 +78,10 @@ class Value {
   bool is_number() const { return is_bool() || is_int() || is_float(); }
   bool is_string() const { return std::holds_alternative<Text>(content_); }
   bool is_list() const { return std::holds_alternative<List>(content_); }
-  bool is_tuple() const { return is_list() && std::get<List>(content_).is_tuple; }
+  bool is_tuple() const { return is_list() && list_kind() == ListKind::kTuple; }
+  bool is_generator() const { return is_list() && list_kind() == ListKind::kGenerator; }
   bool is_dict() const { return std::holds_alternative<Dict>(content_); }
-  bool is_function() const { return std::holds_alternative<Function>(content_); }
+  bool is_function() const { return std::holds_alternative<FunctionPointer>(content_); }
   bool is_namespace() const { return std::holds_alternative<std::shared_ptr<Namespace>>(content_); }
 
   // Each needs the matching is_*().
@@ -79,10 +89,11 @@ class Value {
   double floating() const { return std::get<double>(content_); }
   const std::string& string() const { return *std::get<Text>(content_); }
   const std::vector<Value>& items() const { return *std::get<List>(content_).items; }
+  ListKind list_kind() const { return std::get<List>(content_).kind; }
   const std::vector<Entry>& entries() const { return *std::get<Dict>(content_).entries; }
-  const Function& function() const { return std::get<Function>(content_); }
+  const Function& function() const { return *std::get<FunctionPointer>(content_); }
   Namespace& name_space() const { return *std::get<std::shared_ptr<Namespace>>(content_); }
-  const std::string& undefined_name() const { return std::get<Undefined>(content_).name; }
+  const std::string& undefined_name() const { return *std::get<Undefined>(content_).name; }
 
   // Bool or int as an integer; bool, int or float as a double.
   int64_t integer() const;
@@ -97,12 +108,21 @@ class Value {
   // "string", "list", "dict", ...: for messages.
   absl::string_view type_name() const;
 
-  // Bytes this value keeps alive, roughly; shared parts are counted each time.
+  // Levels of lists and dicts inside: 0 for a scalar. Copying, comparing, printing and
+  // freeing a value recurse this deep, so makers of values bound it.
+  int depth() const;
+
+  // What comparing this value with another may cost, in steps of some nanoseconds;
+  // known without walking it, as shared parts can make a small value look huge.
+  int64_t compare_cost() const;
+
+  // Bytes of this value as a tree. Only for values without shared parts (rows).
   int64_t ByteSize() const;
 
  private:
   using Text = std::shared_ptr<const std::string>;
-  std::variant<None, Undefined, bool, int64_t, double, Text, List, Dict, Function,
+  using FunctionPointer = std::shared_ptr<const Function>;
+  std::variant<None, Undefined, bool, int64_t, double, Text, List, Dict, FunctionPointer,
                std::shared_ptr<Namespace>>
       content_;
 };

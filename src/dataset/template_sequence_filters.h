@@ -1,0 +1,21 @@
+// The filters that work on sequences; template_filters.cc joins them to the others.
+#ifndef LLMC_DATASET_TEMPLATE_SEQUENCE_FILTERS_H_
+#define LLMC_DATASET_TEMPLATE_SEQUENCE_FILTERS_H_
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "dataset/template_builtins.h"
+
+namespace llmc {
+
+using Filter = absl::StatusOr<Value> (*)(const Value& value, const CallArguments& arguments,
+                                         Meter* meter);
+using FilterTable = std::map<std::string, Filter, std::less<>>;
+
+const FilterTable& SequenceFilters();
+
+}  // namespace llmc
+
+#endif  // LLMC_DATASET_TEMPLATE_SEQUENCE_FILTERS_H_
