@@ -73,17 +73,30 @@ absl::StatusOr<HostTensor> FakeQuantWeight(const TensorView& weight, const Weigh
 // The stored tensor "<module>.<suffix>", or null when there is none.
 using TensorLookup = std::function<const TensorView*(absl::string_view suffix)>;
 
+struct DecompressOptions {
+  // Implicit: the dtype is all that most callers have to say.
+  DecompressOptions(DType result = DType::kBF16) : dtype(result) {}
+
+  DType dtype;  // Of the result: BF16, F16 or F32.
+  // The source was written by compressed-tensors before 0.18 (pack-quantized
+  // with floor(32 / bits) values in a word). When false, the width tells; it
+  // cannot for few columns (3 bits: below 160, 7 bits: below 32), where the
+  // newer layout is taken.
+  bool padded_packing = false;
+};
+
 // Dense weight [R, C] of a compressed module. `shape` is [R, C]. Reads what
-// CompressWeight writes and also: pack-quantized of compressed-tensors < 0.18
-// (floor(32 / bits) values in a word), weight_g_idx, and FP8 sources that name
-// their scale weight_scale_inv. The product is rounded in the dtype that the
-// reference uses (that of the scale; BF16 for nvfp4, mxfp4, mxfp8) and then
-// converted to `dtype` (BF16, F16 or F32).
-// kInvalidArgument: args, format or dtype that do not fit; kDataLoss: a tensor
-// is missing or has another dtype, shape or number of bytes than these imply.
+// CompressWeight writes and also: pack-quantized of compressed-tensors < 0.18,
+// weight_g_idx, and FP8 sources that name their scale weight_scale_inv. The
+// product is rounded in the dtype that the reference uses (that of the scale;
+// BF16 for nvfp4, mxfp4, mxfp8) and then converted to options.dtype.
+// kInvalidArgument: args, format, shape or dtype that do not fit; kDataLoss: a
+// tensor is missing or has another dtype, shape or number of bytes than these
+// imply.
 absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
                                             const QuantizationArgs& args, Format format,
-                                            const Shape& shape, DType dtype);
+                                            const Shape& shape,
+                                            const DecompressOptions& options = {});
 
 }  // namespace llmc::kernels
 

@@ -86,9 +86,11 @@ absl::Status ReadPackedInts(const TensorLookup& lookup, const QuantizationArgs& 
   const int64_t rows = source.layout.rows;
   const int64_t dense = PackedWords(source.layout.columns, args.num_bits);
   const int64_t padded = PaddedWords(source.layout.columns, args.num_bits);
-  LLMC_ASSIGN_OR_RETURN(
-      source.weight, Find(lookup, "weight_packed", {DType::kI32}, {{rows, dense}, {rows, padded}}));
-  source.padded = source.weight->dim(1) != dense;
+  const std::vector<Shape> shapes = source.padded
+                                        ? std::vector<Shape>{{rows, padded}}
+                                        : std::vector<Shape>{{rows, dense}, {rows, padded}};
+  LLMC_ASSIGN_OR_RETURN(source.weight, Find(lookup, "weight_packed", {DType::kI32}, shapes));
+  source.padded = source.padded || source.weight->dim(1) != dense;
   source.packed_bits = args.num_bits;
   source.rule.code_offset = 1 << (args.num_bits - 1);
   source.row_bytes = source.weight->dim(1) * 4;
@@ -276,9 +278,11 @@ void DecompressRow(const Source& source, int64_t row, DType dtype, std::byte* ou
 
 absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
                                             const QuantizationArgs& args, Format format,
-                                            const Shape& shape, DType dtype) {
+                                            const Shape& shape, const DecompressOptions& options) {
+  const DType dtype = options.dtype;
   LLMC_RETURN_IF_ERROR(CheckRequest(args, format, shape, dtype));
   Source source;
+  source.padded = options.padded_packing && 32 % args.num_bits != 0;
   LLMC_ASSIGN_OR_RETURN(source.layout, LayoutOf(args, shape[0], shape[1]));
   source.rule.element = ElementOf(args);
   LLMC_RETURN_IF_ERROR(ReadCodes(lookup, args, format, source));

@@ -41,7 +41,7 @@ float MxScale(float absmax, DType dtype, Element element) {
   const int offset = element == Element::kE2m1 ? 2 : 8;
   const MxExponent power = MxExponentOf(absmax, dtype);
   const int byte = power.zero ? 0 : std::clamp(127 + power.exponent - offset, 0, 254);
-  const float scale = RoundTo(dtype, std::ldexp(1.0f, byte - 127));
+  const float scale = RoundTo(dtype, FromE8m0Byte(static_cast<uint8_t>(byte)));
   return scale == 0 ? 1.0f : scale;
 }
 
@@ -105,6 +105,9 @@ uint8_t E8m0Byte(float scale) {
   return static_cast<uint8_t>(std::clamp(127 + std::ilogb(scale), 0, 255));
 }
 
-float FromE8m0Byte(uint8_t byte) { return std::ldexp(1.0f, byte - 127); }
+float FromE8m0Byte(uint8_t byte) {
+  // 2^-127 is subnormal.
+  return std::bit_cast<float>(byte == 0 ? 0x00400000u : uint32_t{byte} << 23);
+}
 
 }  // namespace llmc::kernels

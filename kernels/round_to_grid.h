@@ -43,6 +43,13 @@ inline float Clamp(float value, float low, float high) {
   return raised > high ? high : raised;
 }
 
+// `condition ? yes : no` that stays arithmetic: a compiler that makes a branch of
+// it, to skip a floating-point operation, does not vectorise the loop around it.
+inline uint32_t Select(bool condition, uint32_t yes, uint32_t no) {
+  const uint32_t mask = uint32_t{0} - static_cast<uint32_t>(condition);
+  return (yes & mask) | (no & ~mask);
+}
+
 // Bits of the nearest BF16. A NaN stays a NaN or becomes an infinity.
 inline uint16_t Bf16Bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -58,9 +65,9 @@ inline uint16_t F16Bits(float value) {
   // Adding 0.5, whose last bit is the subnormal step 2^-24, lets the FPU round.
   const uint32_t subnormal =
       std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
-  const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-  const uint32_t rounded = magnitude >= 0x477ff000u ? special : finite;
+  const uint32_t finite = Select(magnitude < 0x38800000u, subnormal, normal);
+  const uint32_t special = 0x7c00u | Select(magnitude > 0x7f800000u, 0x200u, 0);
+  const uint32_t rounded = Select(magnitude >= 0x477ff000u, special, finite);
   return static_cast<uint16_t>(rounded | ((bits >> 16) & 0x8000u));
 }
 
@@ -76,8 +83,8 @@ inline float FromF16Bits(uint16_t bits) {
   const float subnormal =
       static_cast<float>(static_cast<int32_t>(magnitude)) * 5.9604644775390625e-8f;
   const uint32_t special = 0x7f800000u | (magnitude & 0x3ffu) << 13;
-  const uint32_t finite = magnitude < 0x400u ? std::bit_cast<uint32_t>(subnormal) : normal;
-  return std::bit_cast<float>(sign | (magnitude >= 0x7c00u ? special : finite));
+  const uint32_t finite = Select(magnitude < 0x400u, std::bit_cast<uint32_t>(subnormal), normal);
+  return std::bit_cast<float>(sign | Select(magnitude >= 0x7c00u, special, finite));
 }
 
 // `value` rounded to kF32 (unchanged), kBF16 or kF16, ties to even.
@@ -102,7 +109,7 @@ inline uint8_t E4m3Bits(float value) {
   // 2^14: its last bit is the subnormal step 2^-9.
   const uint32_t subnormal =
       std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 16384.0f) - 0x46800000u;
-  const uint32_t rounded = magnitude < 0x3c800000u ? subnormal : normal;
+  const uint32_t rounded = Select(magnitude < 0x3c800000u, subnormal, normal);
   return static_cast<uint8_t>(rounded | ((bits >> 24) & 0x80u));
 }
 
@@ -113,7 +120,7 @@ inline float RoundToE4m3(float value) {
   const uint32_t normal = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) & 0xfff00000u;
   const uint32_t subnormal =
       std::bit_cast<uint32_t>((std::bit_cast<float>(magnitude) + 16384.0f) - 16384.0f);
-  return std::bit_cast<float>((magnitude < 0x3c800000u ? subnormal : normal) |
+  return std::bit_cast<float>(Select(magnitude < 0x3c800000u, subnormal, normal) |
                               (bits & 0x80000000u));
 }
 

@@ -39,18 +39,18 @@ struct Extrema {
 
 struct WeightGridOptions {
   // Strategy tensor on a row slice: extrema of the whole weight (minmax only).
-  std::optional<Extrema> tensor_extrema;
+  std::optional<Extrema> tensor_extrema = std::nullopt;
   // NVFP4: largest |w| over all members of a fused family (q/k/v, gate/up, ...)
   // and over all rows; without it the absmax of `weight` is taken. For the
   // search observers: the largest searched range (SearchedAbsMax).
-  std::optional<float> fused_absmax;
+  std::optional<float> fused_absmax = std::nullopt;
   // NVFP4 with F16 weights: compressed-tensors computes 2688 / absmax in F16,
   // which overflows for absmax < 0.041 and ruins the scales. True computes it
   // in float32. No effect on BF16 and F32 weights.
   bool exact_f16_global_scale = false;
   // imatrix observers: mean of x^2 of every input channel, [C], not negative.
   // Empty: all channels count the same.
-  std::span<const float> importance;
+  std::span<const float> importance = {};
 };
 
 // Computes the grid of `weight` ([R, C], BF16, F16 or F32) by the observer that

@@ -139,7 +139,7 @@ class Comparison {
       const auto lookup = [&](absl::string_view suffix) {
         return file_.Find(c.name + "/out." + std::string(suffix));
       };
-      const auto dense = DecompressWeight(lookup, c.args, c.format, weight.shape, want->dtype);
+      const auto dense = DecompressWeight(lookup, c.args, c.format, weight.shape, {want->dtype});
       ASSERT_TRUE(dense.ok()) << c.name << dense.status();
       Compare(c.name + " dequantised", dense->view(), *want);
     }
