@@ -7,6 +7,7 @@
 #include "ATen/ops/frexp.h"
 #include "ATen/ops/ldexp.h"
 #include "ATen/ops/maximum.h"
+#include "ATen/ops/ones_like.h"
 #include "ATen/ops/where.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
@@ -60,17 +61,21 @@ Extremes ExtremesOf(const at::Tensor& x, Strategy strategy) {
   return {x.amin({-1}, true).clamp_max(0), x.amax({-1}, true).clamp_min(0)};
 }
 
-// 2^e with e from the OCP microscaling rule; never zero.
-at::Tensor MxScale(const at::Tensor& largest, const QuantizationArgs& args) {
-  const auto [mantissa, exponent] = at::frexp(largest.to(at::kFloat));
+// 2^e with e from the OCP microscaling rule; never zero. Subnormal maxima become
+// the smallest normal number or zero first, as the reference's bit trick has it.
+at::Tensor MxScale(const at::Tensor& maxima, const QuantizationArgs& args) {
+  const at::ScalarType type = maxima.scalar_type();
+  const double tiny = type == at::kHalf ? 0x1p-14 : 0x1p-126;
+  at::Tensor largest = maxima.to(at::kFloat);
+  largest = largest.masked_fill((largest < tiny).logical_and(largest >= 0.75 * tiny), tiny);
+  largest = largest.masked_fill(largest < tiny, 0.0);
+  // frexp gives m in [0.5, 1): the number is 2m * 2^(exponent - 1).
+  const auto [mantissa, exponent] = at::frexp(largest);
   const int offset = IsFp4(args) ? 2 : 8;
-  // frexp gives m in [0.5, 1): f = 2m, k = exponent - 1.
   const at::Tensor e = exponent - 1 + (mantissa >= 0.875).to(at::kInt);
-  const at::Tensor byte =
-      at::where(largest == 0, at::Scalar(0), (e + (127 - offset)).clamp(0, 255)).to(at::kInt);
-  const at::Tensor one = at::where(largest == 0, largest, largest).to(at::kDouble).fill_(1.0);
-  const at::Tensor scale = at::ldexp(one, byte - 127).to(largest.scalar_type());
-  return at::where(scale == 0, at::Scalar(1.0), scale).to(largest.scalar_type());
+  const at::Tensor byte = (e + (127 - offset)).clamp(0, 255).masked_fill(largest == 0, 0);
+  const at::Tensor scale = at::ldexp(at::ones_like(largest, at::kDouble), byte - 127).to(type);
+  return scale.masked_fill(scale == 0, 1.0);
 }
 
 struct Grid {

@@ -3,8 +3,9 @@
 #include <map>
 #include <utility>
 
-#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "kernels/compress.h"
 #include "nlohmann/json.hpp"
@@ -66,6 +67,15 @@ class ModuleTensors {
   std::map<std::string, Loaded> loaded_;
   absl::Status status_;
 };
+
+// True for versions of compressed-tensors before 0.18; false when not told.
+bool HasPaddedPacking(absl::string_view version) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(version, '.');
+  int major = 0;
+  int minor = 0;
+  return parts.size() >= 2 && absl::SimpleAtoi(parts[0], &major) &&
+         absl::SimpleAtoi(parts[1], &minor) && major == 0 && minor < 18;
+}
 
 std::vector<TensorSpec> SpecsOf(const Checkpoint& checkpoint) {
   std::vector<TensorSpec> specs;
@@ -138,10 +148,11 @@ absl::Status WeightSource::AddFp8Block(const nlohmann::json& config) {
 absl::StatusOr<HostTensor> WeightSource::Decompress(const std::string& module,
                                                     const CompressedModule& compressed) const {
   ModuleTensors tensors(*checkpoint_, module);
+  kernels::DecompressOptions options(spec_.dtype.value_or(DType::kBF16));
+  options.padded_packing = quantization_ && HasPaddedPacking(quantization_->version());
   absl::StatusOr<HostTensor> dense = kernels::DecompressWeight(
       [&tensors](absl::string_view suffix) { return tensors.Find(suffix); },
-      *compressed.scheme.weights, compressed.scheme.format, compressed.shape,
-      spec_.dtype.value_or(DType::kBF16));
+      *compressed.scheme.weights, compressed.scheme.format, compressed.shape, options);
   LLMC_RETURN_IF_ERROR(tensors.status());
   if (!dense.ok()) return At(module, dense.status());
   return dense;

@@ -1,12 +1,14 @@
 """Makes small random models of every family and option with transformers and
 saves, beside each, what transformers computes for one sample.
 
-Usage: make_models.py OUTPUT_DIR
+Usage: make_models.py OUTPUT_DIR COMPRESSED_DIR
 OUTPUT_DIR/NAME/ is a model directory; expected/model.safetensors in it holds
   ids    I32 [tokens]
   fp32   F32 [tokens, vocab]  logits in float32
   narrow F32 [tokens, vocab]  logits in float32 of the weights rounded to BF16
   bf16   F32 [tokens, vocab]  logits in BF16
+For every compressed model in COMPRESSED_DIR, OUTPUT_DIR/compressed/NAME/ holds
+ids and bf16 of it, activations quantised as its config says.
 """
 
 import copy
@@ -166,16 +168,30 @@ def make(directory, model_type, options, old_spelling):
         for tensor in model.parameters():
             tensor.copy_(tensor.to(torch.bfloat16))
     expected = {"ids": ids.int(), "fp32": fp32, "bf16": bf16, "narrow": logits_of(model, ids)}
-    (directory / "expected").mkdir()
-    save_file(expected, directory / "expected" / "model.safetensors")
-    (directory / "expected" / "config.json").write_text("{}")
+    save(directory / "expected", expected)
     if old_spelling:
         rewrite_old_spelling(directory / "config.json", options)
+
+
+def save(directory, tensors):
+    directory.mkdir(parents=True)
+    save_file(tensors, directory / "model.safetensors")
+    (directory / "config.json").write_text("{}")
+
+
+def run_compressed(source, directory):
+    ids = (torch.arange(48) * 7) % 31 + 1
+    # Rounding of activations amplifies the least difference between attention
+    # kernels, so the kernel is the one that llmc calls.
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", attn_implementation="sdpa")
+    save(directory, {"ids": ids.int(), "bf16": logits_of(model.eval(), ids)})
 
 
 def main():
     torch.set_num_threads(1)
     output = pathlib.Path(sys.argv[1])
+    for source in sorted(pathlib.Path(sys.argv[2]).iterdir()):
+        run_compressed(source, output / "compressed" / source.name)
     for name, (model_type, options, old_spelling) in MODELS.items():
         make(output / name, model_type, options, old_spelling)
 

@@ -30,8 +30,8 @@ const std::filesystem::path& SmallModelsDir() {
     EXPECT_NE(mkdtemp(path), nullptr);
     const std::string source = LLMC_SOURCE_DIR;
     const std::string command = source + "/.venv/bin/python " + source +
-                                "/tests/model/make_models.py " + path + " >" + path +
-                                "/log.txt 2>&1";
+                                "/tests/model/make_models.py " + path + " " + source +
+                                "/tests/model/testdata/compressed >" + path + "/log.txt 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << "see " << path << "/log.txt";
     static const struct Remover {
       std::string path;
