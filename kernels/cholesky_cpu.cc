@@ -38,59 +38,94 @@ std::pair<int64_t, int64_t> TrailingTile(int64_t u, int64_t first) {
   return {first + i, first + u};
 }
 
-// Right-looking: factor a diagonal tile, solve the panel below it, update the rest.
+// Replaces the lower triangle of a small or halved matrix by its inverse; what lies
+// above the diagonal is 0.
 template <typename T>
-bool FactorLower(const Tiled<T>& a) {
-  const int64_t n = a.num_tiles();
-  for (int64_t k = 0; k < n; ++k) {
-    if (!CholeskyLower(a.tile(k, k))) return false;
-    const int64_t rest = n - k - 1;
-    ParallelFor(rest,
-                [&](int64_t u) { SolveRightLowerTransposed(a.tile(k, k), a.tile(k + 1 + u, k)); });
+void InvertTriangle(Matrix<T> l) {
+  constexpr int64_t kSmall = 32;
+  if (l.rows > kSmall) {
+    const int64_t h = l.rows / 2;
+    const int64_t rest = l.rows - h;
+    const Matrix<T> first = l.block(0, 0, h, h);
+    const Matrix<T> second = l.block(h, h, rest, rest);
+    const Matrix<T> below = l.block(h, 0, rest, h);
+    InvertTriangle(first);
+    InvertTriangle(second);
+    std::vector<T> storage(rest * h);
+    const Matrix<T> product{storage.data(), rest, h, h};
+    Gemm(second, below, product);
+    Gemm(product, first, below, {.alpha = -1});
+    return;
+  }
+  for (int64_t j = l.rows - 1; j >= 0; --j) {
+    l.at(j, j) = 1 / l.at(j, j);
+    for (int64_t i = l.rows - 1; i > j; --i) {
+      T sum = 0;
+      for (int64_t k = j + 1; k <= i; ++k) sum += l.at(i, k) * l.at(k, j);
+      l.at(i, j) = -sum * l.at(j, j);
+    }
+  }
+}
+
+template <typename T>
+bool FactorDiagonalTile(Matrix<T> tile) {
+  if (!CholeskyLower(tile)) return false;
+  // The updates of the tiles before have left numbers above the diagonal.
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    std::fill(tile.row(r) + r + 1, tile.row(r) + tile.cols, T{0});
+  }
+  InvertTriangle(tile);
+  return true;
+}
+
+template <typename T>
+void CopyMatrix(Matrix<T> from, Matrix<T> to) {
+  for (int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
+}
+
+// Right-looking: factor a diagonal tile, solve the panel below it, update the rest.
+// Diagonal tiles become the inverse of L's, so that solving is a product, several
+// times faster here than strsm. `column` has kTile columns.
+template <typename T>
+bool FactorLower(const Tiled<T>& a, Matrix<T> column) {
+  for (int64_t k = 0; k < a.num_tiles(); ++k) {
+    if (!FactorDiagonalTile(a.tile(k, k))) return false;
+    const int64_t rest = a.num_tiles() - k - 1;
+    const auto panel = [&](int64_t i) {
+      return column.block((i - k - 1) * kTile, 0, a.size(i), a.size(k));
+    };
+    ParallelFor(rest, [&](int64_t u) {
+      const int64_t i = k + 1 + u;
+      Gemm(a.tile(i, k), a.tile(k, k), panel(i), {.transposed = Transposed::kSecond});
+      CopyMatrix(panel(i), a.tile(i, k));
+    });
     ParallelFor(rest * (rest + 1) / 2, [&](int64_t u) {
       const auto [i, j] = TrailingTile(u, k + 1);
-      Gemm(a.tile(i, k), a.tile(j, k), a.tile(i, j),
+      Gemm(panel(i), panel(j), a.tile(i, j),
            {.transposed = Transposed::kSecond, .alpha = -1, .beta = 1});
     });
   }
   return true;
 }
 
-// Replaces a lower triangular tile by its inverse, with zeros above the diagonal
-// (the updates of FactorLower have left numbers there).
+// Replaces L, as FactorLower leaves it, by L^-1, tile columns from the right: with
+// the inverse M of the columns beyond j done, M_ij = -(sum_k M_ik L_kj) L_jj^-1.
 template <typename T>
-void InvertDiagonalTile(Matrix<T> l) {
-  std::vector<T> storage(l.rows * l.rows, T{0});
-  const Matrix<T> inverse{storage.data(), l.rows, l.rows, l.rows};
-  for (int64_t r = 0; r < l.rows; ++r) inverse.at(r, r) = 1;
-  SolveLeftLower(l, inverse);
-  for (int64_t r = 0; r < l.rows; ++r) {
-    std::copy_n(inverse.row(r), r + 1, l.row(r));
-    std::fill(l.row(r) + r + 1, l.row(r) + l.cols, T{0});
-  }
-}
-
-// Replaces the lower triangular L by L^-1, tile columns from the right: with the
-// inverse M of the columns beyond j done, M_ij = -(sum_k M_ik L_kj) L_jj^-1.
-template <typename T>
-void InvertLower(const Tiled<T>& l, T* column) {
-  for (int64_t j = l.num_tiles() - 1; j >= 0; --j) {
+void InvertLower(const Tiled<T>& l, Matrix<T> column) {
+  for (int64_t j = l.num_tiles() - 2; j >= 0; --j) {
     const int64_t below = l.num_tiles() - 1 - j;
-    const int64_t first_row = (j + 1) * kTile;
-    const Matrix<T> old{column, l.whole.rows - first_row, l.size(j), kTile};
     ParallelFor(below, [&](int64_t u) {
       const Matrix<T> from = l.tile(j + 1 + u, j);
-      for (int64_t r = 0; r < from.rows; ++r) {
-        std::copy_n(from.row(r), from.cols, old.row(u * kTile + r));
-      }
+      CopyMatrix(from, column.block(u * kTile, 0, from.rows, from.cols));
     });
     ParallelFor(below, [&](int64_t u) {
-      const int64_t i = l.num_tiles() - 1 - u;
+      const int64_t i = l.num_tiles() - 1 - u;  // The longest sum first.
       const Matrix<T> inverse_row = l.row_part(i, j + 1, i + 1);
-      Gemm(inverse_row, old.block(0, 0, inverse_row.cols, old.cols), l.tile(i, j));
-      SolveRightLower(l.tile(j, j), l.tile(i, j), T{-1});
+      std::vector<T> storage(l.size(i) * kTile);
+      const Matrix<T> product{storage.data(), l.size(i), kTile, kTile};
+      Gemm(inverse_row, column.block(0, 0, inverse_row.cols, kTile), product);
+      Gemm(product, l.tile(j, j), l.tile(i, j), {.alpha = -1});
     });
-    InvertDiagonalTile(l.tile(j, j));
   }
 }
 
@@ -170,9 +205,10 @@ std::optional<HostTensor> TryFactor(const HostTensor& hessian, std::span<const i
   HostTensor work(kDType, {n, n});
   const Tiled<T> tiled{{work.as<T>(), n, n, n}};
   FillReversed(hessian, order, diagonal, lambda, tiled.whole);
-  if (!FactorLower(tiled)) return std::nullopt;
-  HostTensor column(kDType, {n, kTile});
-  InvertLower(tiled, column.as<T>());
+  HostTensor storage(kDType, {n, kTile});
+  const Matrix<T> column{storage.as<T>(), n, kTile, kTile};
+  if (!FactorLower(tiled, column)) return std::nullopt;
+  InvertLower(tiled, column);
   if constexpr (std::is_same_v<T, double>) return ReversedToFloat(work);
   ReverseElements(work.as<float>(), n * n);
   return work;

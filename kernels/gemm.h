@@ -42,18 +42,6 @@ void Gemm(Matrix<const float> a, Matrix<const float> b, Matrix<float> c, GemmCal
 void Gemm(Matrix<const double> a, Matrix<const double> b, Matrix<double> c,
           GemmCall<double> call = {});
 
-// b = b * L^-T with L the lower triangle of square `l`.
-void SolveRightLowerTransposed(Matrix<const float> l, Matrix<float> b);
-void SolveRightLowerTransposed(Matrix<const double> l, Matrix<double> b);
-
-// b = alpha * b * L^-1.
-void SolveRightLower(Matrix<const float> l, Matrix<float> b, float alpha);
-void SolveRightLower(Matrix<const double> l, Matrix<double> b, double alpha);
-
-// b = L^-1 * b.
-void SolveLeftLower(Matrix<const float> l, Matrix<float> b);
-void SolveLeftLower(Matrix<const double> l, Matrix<double> b);
-
 // Replaces the lower triangle of `a` by L with L L^T = a; what lies above the
 // diagonal is neither read nor written. False, with `a` unspecified, when a
 // pivot is not positive and finite.

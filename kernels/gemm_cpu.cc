@@ -10,12 +10,6 @@ void sgemm_(const char* transa, const char* transb, const int* m, const int* n, 
 void dgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k,
             const double* alpha, const double* a, const int* lda, const double* b, const int* ldb,
             const double* beta, double* c, const int* ldc);
-void strsm_(const char* side, const char* uplo, const char* trans, const char* diag, const int* m,
-            const int* n, const float* alpha, const float* a, const int* lda, float* b,
-            const int* ldb);
-void dtrsm_(const char* side, const char* uplo, const char* trans, const char* diag, const int* m,
-            const int* n, const double* alpha, const double* a, const int* lda, double* b,
-            const int* ldb);
 void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* error);
 void dpotrf_(const char* uplo, const int* n, double* a, const int* lda, int* error);
 int MKL_Set_Num_Threads_Local(int num_threads);
@@ -61,26 +55,6 @@ void GemmImpl(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, GemmCall<T> cal
   }
 }
 
-struct TrsmCall {
-  const char* side;  // Of the column-major problem.
-  const char* trans;
-};
-
-template <typename T>
-void Trsm(TrsmCall call, T alpha, Matrix<const T> l, Matrix<T> b) {
-  if (b.rows == 0 || b.cols == 0) return;
-  const int m = static_cast<int>(b.cols);
-  const int n = static_cast<int>(b.rows);
-  const int ldl = static_cast<int>(l.stride);
-  const int ldb = static_cast<int>(b.stride);
-  const OneThread one_thread;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    strsm_(call.side, "U", call.trans, "N", &m, &n, &alpha, l.data, &ldl, b.data, &ldb);
-  } else {
-    dtrsm_(call.side, "U", call.trans, "N", &m, &n, &alpha, l.data, &ldl, b.data, &ldb);
-  }
-}
-
 template <typename T>
 bool CholeskyImpl(Matrix<T> a) {
   const int n = static_cast<int>(a.rows);
@@ -109,23 +83,6 @@ void Gemm(Matrix<const float> a, Matrix<const float> b, Matrix<float> c, GemmCal
 void Gemm(Matrix<const double> a, Matrix<const double> b, Matrix<double> c, GemmCall<double> call) {
   GemmImpl(a, b, c, call);
 }
-
-void SolveRightLowerTransposed(Matrix<const float> l, Matrix<float> b) {
-  Trsm({"L", "T"}, 1.0f, l, b);
-}
-void SolveRightLowerTransposed(Matrix<const double> l, Matrix<double> b) {
-  Trsm({"L", "T"}, 1.0, l, b);
-}
-
-void SolveRightLower(Matrix<const float> l, Matrix<float> b, float alpha) {
-  Trsm({"L", "N"}, alpha, l, b);
-}
-void SolveRightLower(Matrix<const double> l, Matrix<double> b, double alpha) {
-  Trsm({"L", "N"}, alpha, l, b);
-}
-
-void SolveLeftLower(Matrix<const float> l, Matrix<float> b) { Trsm({"R", "N"}, 1.0f, l, b); }
-void SolveLeftLower(Matrix<const double> l, Matrix<double> b) { Trsm({"R", "N"}, 1.0, l, b); }
 
 bool CholeskyLower(Matrix<float> a) { return CholeskyImpl(a); }
 bool CholeskyLower(Matrix<double> a) { return CholeskyImpl(a); }

@@ -60,37 +60,6 @@ TYPED_TEST(GemmTest, EveryTransposition_MatchesDefinition) {
   }
 }
 
-TYPED_TEST(GemmTest, TriangularSolves_InvertProducts) {
-  const int64_t n = 11;
-  Storage<TypeParam> l = Lower<TypeParam>(n);
-  const auto lower = [&](int64_t r, int64_t c) { return c <= r ? l.matrix.at(r, c) : 0; };
-  const Storage<TypeParam> original(4, n, 8);
-  Storage<TypeParam> right(4, n, 8);
-  SolveRightLower(l.matrix, right.matrix, -3);
-  Storage<TypeParam> transposed(4, n, 8);
-  SolveRightLowerTransposed(l.matrix, transposed.matrix);
-  for (int64_t i = 0; i < 4; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      double product = 0;
-      double product_transposed = 0;
-      for (int64_t k = 0; k < n; ++k) {
-        product += right.matrix.at(i, k) * lower(k, j);
-        product_transposed += transposed.matrix.at(i, k) * lower(j, k);
-      }
-      EXPECT_NEAR(product, -3 * original.matrix.at(i, j), this->kTolerance);
-      EXPECT_NEAR(product_transposed, original.matrix.at(i, j), this->kTolerance);
-    }
-  }
-  const Storage<TypeParam> column(n, 4, 9);
-  Storage<TypeParam> left(n, 4, 9);
-  SolveLeftLower(l.matrix, left.matrix);
-  for (int64_t i = 0; i < n; ++i) {
-    double product = 0;
-    for (int64_t k = 0; k < n; ++k) product += lower(i, k) * left.matrix.at(k, 2);
-    EXPECT_NEAR(product, column.matrix.at(i, 2), this->kTolerance);
-  }
-}
-
 TYPED_TEST(GemmTest, CholeskyOfLTimesLTransposed_IsL) {
   const int64_t n = 13;
   const Storage<TypeParam> l = Lower<TypeParam>(n);
