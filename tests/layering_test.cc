@@ -31,7 +31,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"architecture", {"checkpoint"}},
     {"plan", {"recipe", "formats", "architecture", "checkpoint"}},
     {"report", {}},
-    {"verify", {"formats", "checkpoint", "kernels"}},
+    {"verify", {"architecture", "formats", "checkpoint", "kernels"}},
     {"model", {"architecture", "checkpoint", "formats", "kernels"}},
     {"evaluation", {"model", "architecture", "checkpoint", "collective", "dataset"}},
     {"calibration", {"model", "architecture", "collective", "dataset", "kernels"}},

@@ -46,6 +46,10 @@ struct Problem {
 struct VerifyOptions {
   bool read_values = true;   // False: headers and files only.
   bool check_hashes = true;  // Against llmc_manifest.json, where there is one.
+  // The recipe scaled, rotated or pruned weights (also concluded from recipe.yaml
+  // and transform_config): dense tensors may differ from the source, and
+  // dequantised weights are not compared with it.
+  bool weights_transformed = false;
 };
 
 struct VerifyReport {
