@@ -200,7 +200,7 @@ std::string ToJson(const RunReport& report) {
 }
 
 std::string ToCompactJson(const RunReport& report, const JsonLimits& limits) {
-  return ReportJson(report, limits).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return ReportJson(report, limits).dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
 }  // namespace llmc

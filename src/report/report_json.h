@@ -17,7 +17,7 @@ struct JsonLimits {
   size_t warnings = SIZE_MAX;
 };
 
-// As ToJson, on one line.
+// As ToJson, on one line and in ASCII.
 std::string ToCompactJson(const RunReport& report, const JsonLimits& limits);
 
 }  // namespace llmc

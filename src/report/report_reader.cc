@@ -9,7 +9,7 @@
 namespace llmc {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;  // Named texts keep their order.
 
 const Json& Child(const Json& json, const char* key) {
   static const Json kNone = Json::object();

@@ -272,10 +272,10 @@ class Screen {
   bool cursor_visible_ = true;
 };
 
-// A pseudo-terminal of 70 columns.
+// A pseudo-terminal of 100 columns.
 class LiveProgress : public ::testing::Test {
  protected:
-  static constexpr int kColumns = 70;
+  static constexpr int kColumns = 100;
 
   LiveProgress() {
     setenv("TERM", "xterm", 1);
@@ -397,6 +397,8 @@ TEST_F(LiveProgress, NarrowTerminal_DoesNotWrap) {
     display.Tick(7);
     screen.Write(Output());
     EXPECT_EQ(screen.rows().size(), 3u) << columns;
+    display.Finish();
+    Output();
   }
 }
 
