@@ -118,7 +118,7 @@ dt{color:var(--soft);overflow-wrap:anywhere}dd{margin:0;overflow-wrap:anywhere}
 .warns li:first-child{border-top:0}
 .warns .where{display:block;font-size:12.5px;color:var(--soft)}
 .quiet{color:var(--soft);margin:10px 0 0;font-size:13.5px}
-footer{padding-top:22px;padding-bottom:44px;color:var(--faint);font-size:12.5px}
+footer{padding-top:22px;padding-bottom:44px;color:var(--soft);font-size:12.5px}
 @media (max-width:760px){
 :root{--yl:4.9rem}
 main,header,footer{padding-left:14px;padding-right:14px}
