@@ -110,19 +110,20 @@ TEST_P(ScaledOutput, ScalesInAnotherOrder_DoNotFit) {
   EXPECT_THAT(Verify(checkpoint.dir()), Finds(ProblemCode::kScaleDoesNotFit, kDown));
 }
 
+// The sixth: the fourth row of this weight is zero and fits any scale.
 TEST_P(ScaledOutput, OneScaleDoubled_DoesNotFit) {
   EditableCheckpoint checkpoint(GetParam());
   EditableCheckpoint::Tensor& scale = checkpoint.tensors.at(absl::StrCat(kDown, ".weight_scale"));
   if (scale.spec.dtype == DType::kBF16) {
     uint16_t bits;
-    std::memcpy(&bits, scale.bytes.data() + 6, 2);
+    std::memcpy(&bits, scale.bytes.data() + 10, 2);
     bits = FloatToBf16(2 * Bf16ToFloat(bits));
-    std::memcpy(scale.bytes.data() + 6, &bits, 2);
+    std::memcpy(scale.bytes.data() + 10, &bits, 2);
   } else if (scale.spec.dtype == DType::kU8) {
-    ++scale.bytes[3];
+    ++scale.bytes[5];
   } else {
-    scale.bytes[3] =
-        static_cast<char>(FloatToE4m3(0.5f * E4m3ToFloat(static_cast<uint8_t>(scale.bytes[3]))));
+    scale.bytes[5] =
+        static_cast<char>(FloatToE4m3(0.5f * E4m3ToFloat(static_cast<uint8_t>(scale.bytes[5]))));
   }
   checkpoint.Save();
   EXPECT_THAT(Verify(checkpoint.dir()), Finds(ProblemCode::kScaleDoesNotFit, kDown));
