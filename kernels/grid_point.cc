@@ -87,7 +87,7 @@ GridPoint PointOf(const GridRule& rule, Extrema extrema) {
   const float min = std::min(extrema.min, 0.0f);
   const float max = std::max(extrema.max, 0.0f);
   if (!rule.symmetric) return AsymmetricPoint(rule, min, max);
-  const float absmax = std::max(-min, max);
+  const float absmax = std::fabs(std::max(-min, max));  // -0.0 has other bits.
   if (rule.mx) return {MxScale(absmax, rule.dtype, rule.element), 0};
   return {SymmetricScale(rule, absmax), 0};
 }
@@ -102,7 +102,7 @@ float GlobalScaleOf(float absmax, DType dtype, bool exact) {
 }
 
 uint8_t E8m0Byte(float scale) {
-  return static_cast<uint8_t>(std::clamp(127 + std::ilogb(scale), 0, 255));
+  return static_cast<uint8_t>(std::clamp(std::ilogb(scale), -127, 128) + 127);
 }
 
 float FromE8m0Byte(uint8_t byte) {

@@ -8,6 +8,7 @@
 #include "case_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/grid_point.h"
 #include "kernels/round_to_grid.h"
 
 namespace llmc::kernels {
@@ -251,6 +252,16 @@ TEST(ComputeWeightGrid, LargestFiniteMxGroup_KeepsAFiniteScale) {
   args.scale_dtype = DType::kU8;
   const WeightGrid grid = ComputeWeightGrid(weight.view(), args).value();
   EXPECT_EQ(FromBf16Bits(grid.scale.as<uint16_t>()[0]), std::ldexp(1.0f, 125));
+}
+
+TEST(PointOf, ZerosOfEitherSign_AreTheSmallestMxScale) {
+  QuantizationArgs args = Group(4, 32);
+  args.type = NumberType::kFloat;
+  args.scale_dtype = DType::kU8;
+  const GridRule rule = RuleOf(args, DType::kBF16);
+  for (const Extrema e : {Extrema{0.0f, 0.0f}, Extrema{-0.0f, 0.0f}, Extrema{-0.0f, -0.0f}}) {
+    EXPECT_EQ(E8m0Byte(PointOf(rule, e).scale), 0);
+  }
 }
 
 TEST(ComputeWeightGrid, RangeBeyondTheDType_KeepsAFiniteScale) {
