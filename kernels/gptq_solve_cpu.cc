@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -13,8 +14,11 @@ namespace {
 
 constexpr int64_t kMaxLanes = 64;
 
-// Columns moved between the two layouts at a time, so that they stay in cache.
-constexpr int64_t kMovedColumns = 128;
+// Rows and columns that are transposed together: one cache line of each.
+constexpr int64_t kSquare = 16;
+
+// Wider blocks are no faster: their errors leave the first-level cache.
+constexpr int64_t kWidestBlock = 64;
 
 using SolveFunction = void (*)(const GptqRows&);
 
@@ -90,11 +94,32 @@ absl::Status CheckScales(const GptqProblem& p) {
   return absl::OkStatus();
 }
 
+// What all units share.
+struct SharedParts {
+  explicit SharedParts(const GptqProblem& problem, int64_t block_size)
+      : factor(problem.inverse_factor, problem.in_features, block_size),
+        block_size(block_size),
+        position(problem.in_features),
+        group(problem.in_features) {
+    for (int64_t p = 0; p < problem.in_features; ++p) {
+      const int64_t column = problem.order ? problem.order[p] : p;
+      position[column] = static_cast<int32_t>(p);
+      group[p] = static_cast<int32_t>(GroupOf(problem.grid, column));
+    }
+  }
+
+  const PackedFactor factor;
+  const int64_t block_size;
+  std::vector<int32_t> position;  // Of each original column.
+  std::vector<int32_t> group;     // In visiting order.
+};
+
 // Moves rows between W and the lanes of a unit, and solves them.
 class Unit {
  public:
-  Unit(const GptqProblem& problem, int64_t first_row, int64_t lanes)
+  Unit(const GptqProblem& problem, const SharedParts& shared, int64_t first_row, int64_t lanes)
       : problem_(problem),
+        shared_(shared),
         first_(first_row),
         count_(std::min(lanes, problem.rows - first_row)),
         lanes_(lanes),
@@ -102,30 +127,11 @@ class Unit {
         scale_(DType::kF32, {problem.grid.num_groups, lanes}),
         zero_point_(DType::kF32, {problem.grid.num_groups, lanes}) {}
 
-  void Solve(const PackedFactor& factor, const std::vector<int32_t>& group,
-             const GptqSolveOptions& options) {
-    LoadWeight();
+  void Solve() {
     LoadScales();
-    HostTensor error(DType::kF32, {options.block_size, lanes_});
-    GptqRows rows;
-    rows.lanes = lanes_;
-    rows.factor = &factor;
-    rows.weight = weight_.as<float>();
-    rows.error = error.as<float>();
-    rows.scale = scale_.as<float>();
-    rows.zero_point = zero_point_.as<float>();
-    rows.group = group.data();
-    QuantizationArgs args;
-    args.type = problem_.grid.type;
-    args.num_bits = problem_.grid.num_bits;
-    rows.element = ElementOf(args);
-    rows.q_min = static_cast<float>(RangeOf(args).min);
-    rows.q_max = static_cast<float>(RangeOf(args).max);
-    rows.scale_dtype = problem_.grid.scale_dtype;
-    rows.loss = loss_;
-    static const SolveFunction solve = BestSolve();
-    solve(rows);
-    StoreWeight();
+    ForEachSquare([this](const Square& square) { LoadSquare(square); });
+    SolveLanes();
+    ForEachSquare([this](const Square& square) { StoreSquare(square); });
   }
 
   double loss(int64_t lane) const { return loss_[lane]; }
@@ -133,21 +139,55 @@ class Unit {
   int64_t count() const { return count_; }
 
  private:
-  int64_t Column(int64_t position) const {
-    return problem_.order ? problem_.order[position] : position;
+  // Columns [column, column + columns) of rows [lane, lane + rows) of the unit.
+  struct Square {
+    int64_t lane = 0;
+    int64_t rows = 0;
+    int64_t column = 0;
+    int64_t columns = 0;
+  };
+
+  template <typename Visit>
+  void ForEachSquare(const Visit& visit) {
+    for (int64_t column = 0; column < problem_.in_features; column += kSquare) {
+      for (int64_t lane = 0; lane < lanes_; lane += kSquare) {
+        visit({lane, std::clamp<int64_t>(count_ - lane, 0, kSquare), column,
+               std::min(kSquare, problem_.in_features - column)});
+      }
+    }
   }
+
   float* Row(int64_t lane) const {
     return problem_.weight + (first_ + lane) * problem_.in_features;
   }
+  // The lanes of a column.
+  float* Lanes(int64_t column) { return weight_.as<float>() + shared_.position[column] * lanes_; }
 
-  void LoadWeight() {
-    float* const to = weight_.as<float>();
-    for (int64_t begin = 0; begin < problem_.in_features; begin += kMovedColumns) {
-      const int64_t end = std::min(problem_.in_features, begin + kMovedColumns);
-      for (int64_t l = 0; l < lanes_; ++l) {
-        const float* const row = l < count_ ? Row(l) : nullptr;
-        for (int64_t c = begin; c < end; ++c) to[c * lanes_ + l] = row ? row[Column(c)] : 0;
+  void LoadSquare(const Square& square) {
+    float rows[kSquare][kSquare] = {};
+    for (int64_t r = 0; r < square.rows; ++r) {
+      std::copy_n(Row(square.lane + r) + square.column, square.columns, rows[r]);
+    }
+    for (int64_t c = 0; c < square.columns; ++c) {
+      float* const lanes = Lanes(square.column + c) + square.lane;
+      for (int64_t l = 0; l < kSquare; ++l) lanes[l] = rows[l][c];
+    }
+  }
+
+  void StoreSquare(const Square& square) {
+    float columns[kSquare][kSquare];
+    for (int64_t c = 0; c < square.columns; ++c) {
+      std::copy_n(Lanes(square.column + c) + square.lane, kSquare, columns[c]);
+    }
+    for (int64_t r = 0; r < square.rows; ++r) {
+      float* const row = Row(square.lane + r) + square.column;
+      double change = change_[square.lane + r];
+      for (int64_t c = 0; c < square.columns; ++c) {
+        const double difference = static_cast<double>(row[c]) - columns[c][r];
+        change += difference * difference;
+        row[c] = columns[c][r];
       }
+      change_[square.lane + r] = change;
     }
   }
 
@@ -165,23 +205,30 @@ class Unit {
     }
   }
 
-  void StoreWeight() {
-    const float* const from = weight_.as<float>();
-    for (int64_t begin = 0; begin < problem_.in_features; begin += kMovedColumns) {
-      const int64_t end = std::min(problem_.in_features, begin + kMovedColumns);
-      for (int64_t l = 0; l < count_; ++l) {
-        float* const row = Row(l);
-        for (int64_t c = begin; c < end; ++c) {
-          float& to = row[Column(c)];
-          const double difference = static_cast<double>(to) - from[c * lanes_ + l];
-          change_[l] += difference * difference;
-          to = from[c * lanes_ + l];
-        }
-      }
-    }
+  void SolveLanes() {
+    HostTensor error(DType::kF32, {shared_.block_size, lanes_});
+    QuantizationArgs args;
+    args.type = problem_.grid.type;
+    args.num_bits = problem_.grid.num_bits;
+    GptqRows rows;
+    rows.lanes = lanes_;
+    rows.factor = &shared_.factor;
+    rows.weight = weight_.as<float>();
+    rows.error = error.as<float>();
+    rows.scale = scale_.as<float>();
+    rows.zero_point = zero_point_.as<float>();
+    rows.group = shared_.group.data();
+    rows.element = ElementOf(args);
+    rows.q_min = static_cast<float>(RangeOf(args).min);
+    rows.q_max = static_cast<float>(RangeOf(args).max);
+    rows.scale_dtype = problem_.grid.scale_dtype;
+    rows.loss = loss_;
+    static const SolveFunction solve = BestSolve();
+    solve(rows);
   }
 
   const GptqProblem& problem_;
+  const SharedParts& shared_;
   const int64_t first_;
   const int64_t count_;
   const int64_t lanes_;
@@ -232,7 +279,11 @@ void PackedFactor::PackBlock(int64_t block, const float* upper) {
         const int64_t present = std::min(kUpdateColumns, n_ - column);
         float* const lanes = to + (p * w + r) * kUpdateColumns;
         const float* const from = upper + (first + r) * n_ + column;
-        for (int64_t c = 0; c < kUpdateColumns; ++c) lanes[c] = c < present ? from[c] : 0;
+        if (present == kUpdateColumns) {
+          std::memcpy(lanes, from, kUpdateColumns * sizeof(float));
+        } else {
+          std::fill(std::copy_n(from, present, lanes), lanes + kUpdateColumns, 0.0f);
+        }
       }
     }
   }
@@ -242,17 +293,13 @@ absl::StatusOr<GptqResult> GptqSolve(const GptqProblem& problem, const GptqSolve
   LLMC_RETURN_IF_ERROR(CheckSizes(problem, options));
   LLMC_RETURN_IF_ERROR(CheckColumns(problem));
   LLMC_RETURN_IF_ERROR(CheckScales(problem));
-  const PackedFactor factor(problem.inverse_factor, problem.in_features, options.block_size);
-  std::vector<int32_t> group(problem.in_features);
-  for (int64_t c = 0; c < problem.in_features; ++c) {
-    group[c] = static_cast<int32_t>(GroupOf(problem.grid, problem.order ? problem.order[c] : c));
-  }
+  const SharedParts shared(problem, std::min(options.block_size, kWidestBlock));
   const int64_t lanes = LanesFor(problem.rows);
   std::vector<double> loss(problem.rows);
   std::vector<double> change(problem.rows);
   ParallelFor((problem.rows + lanes - 1) / lanes, [&](int64_t u) {
-    Unit unit(problem, u * lanes, lanes);
-    unit.Solve(factor, group, options);
+    Unit unit(problem, shared, u * lanes, lanes);
+    unit.Solve();
     for (int64_t l = 0; l < unit.count(); ++l) {
       loss[u * lanes + l] = unit.loss(l);
       change[u * lanes + l] = unit.change(l);
