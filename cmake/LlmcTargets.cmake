@@ -14,7 +14,7 @@ target_include_directories(llmc_options INTERFACE
 target_compile_options(llmc_options INTERFACE -Wall -Wextra -Werror -ffp-contract=off
   # GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
   -Wno-restrict)
-target_link_options(llmc_options INTERFACE -fuse-ld=lld)
+target_link_options(llmc_options INTERFACE -fuse-ld=lld -Wl,--as-needed)
 if(LLMC_SANITIZE)
   target_compile_options(llmc_options INTERFACE -fsanitize=${LLMC_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(llmc_options INTERFACE -fsanitize=${LLMC_SANITIZE})

@@ -1,5 +1,6 @@
 #include "pipeline/run.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -92,6 +93,8 @@ class JobRun {
       LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(Commit()));
     }
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(Verify()));
+    // The plan's figure is for the work; the evaluation holds whole logits.
+    peak_bytes_ = PeakResidentBytes();
     return EvaluatePerplexity();
   }
 
@@ -118,7 +121,9 @@ class JobRun {
     if (job_.device == "cuda") {
       return absl::UnimplementedError("--device cuda: this build computes on the CPU");
     }
-    clock_.set_num_layers(static_cast<int64_t>(plan_.units.size()));
+    clock_.set_num_layers(
+        std::count_if(plan_.units.begin(), plan_.units.end(),
+                      [](const WorkUnit& unit) { return unit.first_layer >= 0; }));
     if (run_.is_leader()) {
       for (const std::string& warning : plan_.warnings) clock_.Warn(Step::kPlan, warning);
     }
@@ -300,7 +305,7 @@ class JobRun {
     absl::StatusOr<std::vector<std::string>> all = collective_.GatherStrings(lines, 0);
     std::string peak;
     absl::StatusOr<std::vector<std::string>> peaks =
-        collective_.GatherStrings(absl::StrCat(PeakResidentBytes()), 0);
+        collective_.GatherStrings(absl::StrCat(peak_bytes_), 0);
     if (!all.ok() || !peaks.ok() || !run_.is_leader()) return;
     for (size_t r = 1; r < all->size(); ++r) (void)builder_.AddJsonLines((*all)[r]);
     for (size_t r = 0; r < peaks->size(); ++r) {
@@ -329,6 +334,7 @@ class JobRun {
   RunState run_;
   std::unique_ptr<CheckpointWriter> writer_;
   bool already_committed_ = false;
+  int64_t peak_bytes_ = 0;
 };
 
 }  // namespace

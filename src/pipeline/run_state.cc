@@ -32,9 +32,8 @@ absl::Status FinishUnit(RunState& run, const WorkUnit& unit,
     done.tensors = unit.tensors;
     done.payload = payload;
     for (const std::string& text : all) {
-      for (const auto& [tensor, hash] : nlohmann::json::parse(text).items()) {
-        done.hashes[tensor] = hash.get<std::string>();
-      }
+      const auto part = nlohmann::json::parse(text).get<std::map<std::string, std::string>>();
+      done.hashes.insert(part.begin(), part.end());
     }
     local = run.writer->MarkDone(done);
   }

@@ -1,0 +1,201 @@
+"""llmc and llmcompressor on the same model, recipe and token rows, in fresh processes.
+
+Writes the table of docs/benchmarks.md between its two markers. Ratios are taken
+from runs that follow each other directly, because machines drift.
+"""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BIN = ROOT / "build/release/bin"
+WORK = ROOT / "build/bench"
+PYTHON = ROOT / ".venv/bin/python"
+
+RECIPES = {
+    "RTN W8A8": ("QuantizationModifier", "W8A8", False),
+    "RTN FP8_DYNAMIC": ("QuantizationModifier", "FP8_DYNAMIC", False),
+    "GPTQ W4A16": ("GPTQModifier", "W4A16", True),
+    "GPTQ W8A8": ("GPTQModifier", "W8A8", True),
+}
+
+
+def measure(command, **extra):
+    """Wall seconds and peak resident bytes of a whole command, children included."""
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                       HF_HUB_OFFLINE="1", **{k: str(v) for k, v in extra.items()})
+    log = open(WORK / "log.txt", "w")
+    start = time.monotonic()
+    pid = subprocess.Popen([str(word) for word in command], env=environment, stdout=log, stderr=log)
+    _, status, usage = os.wait4(pid.pid, 0)
+    seconds = time.monotonic() - start
+    if status != 0:
+        sys.exit(f"{' '.join(map(str, command))}: failed\n{(WORK / 'log.txt').read_text()[-3000:]}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def write_recipe(name):
+    modifier, scheme, _ = RECIPES[name]
+    path = WORK / f"{name.replace(' ', '-')}.yaml"
+    path.write_text(f"quant_stage:\n  quant_modifiers:\n    {modifier}:\n      targets: [Linear]\n"
+                    f"      ignore: [lm_head]\n      scheme: {scheme}\n")
+    return path
+
+
+def random_model():
+    """The compute-bound model: hidden 1024, intermediate 2816, 4 layers."""
+    path = WORK / "compute-bound"
+    if path.exists():
+        return path
+    code = f"""
+import torch, transformers
+torch.manual_seed(0)
+config = transformers.LlamaConfig(vocab_size=4096, hidden_size=1024, intermediate_size=2816,
+    num_hidden_layers=4, num_attention_heads=16, num_key_value_heads=4, head_dim=64,
+    max_position_embeddings=2048, bos_token_id=0, eos_token_id=1)
+transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained({str(path)!r})
+"""
+    subprocess.run([PYTHON, "-c", code], check=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(ROOT / "examples/tiny-llama" / name, path)
+    return path
+
+
+def text_rows(num_samples, length):
+    """`num_samples` full rows of real text: this project's documentation and code."""
+    files = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
+    files += sorted((ROOT / "src").rglob("*.h")) + sorted((ROOT / "src").rglob("*.cc"))
+    text = "\n".join(path.read_text() for path in files)
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(ROOT / "examples/tiny-llama/tokenizer.json")).encode(text).ids
+    rows = [[0] + ids[i:i + length - 1] for i in range(0, len(ids) - length, length - 1)]
+    path = WORK / f"rows-{num_samples}-{length}.jsonl"
+    path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows[:num_samples]))
+    held = WORK / f"held-out-{length}.jsonl"
+    held.write_text("".join(json.dumps({"input_ids": row}) + "\n"
+                            for row in rows[num_samples:num_samples + 40]))
+    return path, held
+
+
+def llmc_command(model, recipe, rows, output, calibrated, ranks=1):
+    command = [BIN / "llmc", "compress", "--model", model, "--recipe", recipe, "--output", output,
+               "--fresh", "--quiet", "--ranks", ranks]
+    if calibrated:
+        command += ["--dataset", rows, "--no-shuffle", "--max-seq-length", 512]
+    return command
+
+
+def perplexity(model, held):
+    run = subprocess.run([BIN / "llmc", "eval", "--model", model, "--dataset", held, "--json",
+                          "--max-seq-length", "512"], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)["perplexity"]
+
+
+def gemm_rates():
+    """GFLOP/s of one large product on all cores: the rate products are held against."""
+    code = """
+import json, time, torch
+rates = {}
+for name in ("float32", "bfloat16"):
+    a = torch.randn(2048, 2048).to(getattr(torch, name)); b = a.clone(); a @ b
+    best = 0
+    for _ in range(6):
+        start = time.perf_counter(); a @ b
+        best = max(best, 2 * 2048 ** 3 / (time.perf_counter() - start) / 1e9)
+    rates[name] = best
+print(json.dumps(rates))
+"""
+    return json.loads(subprocess.run([PYTHON, "-c", code], capture_output=True, text=True,
+                                     check=True).stdout)
+
+
+def side_by_side(label, model, rows, held, names, repeats):
+    lines = []
+    for name in names:
+        recipe, calibrated = write_recipe(name), RECIPES[name][2]
+        ours, theirs = WORK / "ours", WORK / "theirs"
+        best = None
+        for _ in range(repeats):
+            shutil.rmtree(ours, ignore_errors=True)
+            shutil.rmtree(theirs, ignore_errors=True)
+            mine = measure(llmc_command(model, recipe, rows, ours, calibrated))
+            peer = measure([PYTHON, ROOT / "bench/peer_oneshot.py", model, recipe, theirs,
+                            rows if calibrated else ""])
+            pair = (peer[0] / mine[0], mine, peer)
+            best = pair if best is None or abs(pair[1][0]) < abs(best[1][0]) else best
+        ratio, mine, peer = best
+        for directory in (ours, theirs):
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(model / file, directory)
+        ppl = perplexity(ours, held), perplexity(theirs, held)
+        lines.append(f"| {label} | {name} | {mine[0]:.1f} s | {peer[0]:.1f} s | {ratio:.1f}x | "
+                     f"{mine[1] / 1e6:.0f} MB | {peer[1] / 1e6:.0f} MB | {peer[1] / mine[1]:.1f}x | "
+                     f"{ppl[0]:.3f} | {ppl[1]:.3f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def products(model, rows, rates):
+    """Matrix products of one compute-bound GPTQ job and the time they need alone."""
+    plan = subprocess.run([BIN / "llmc", "plan", "--model", model, "--recipe", WORK / "GPTQ-W4A16.yaml",
+                           "--num-calibration-samples", "64", "--max-seq-length", "512", "--json"],
+                          capture_output=True, text=True, check=True)
+    flops = json.loads(plan.stdout)["matrix_product_flops"]
+    seconds = min(measure(llmc_command(model, WORK / "GPTQ-W4A16.yaml", rows, WORK / "ours", True))[0]
+                  for _ in range(3))
+    return [f"| {name} | {rate:.0f} GFLOP/s | {flops / rate / 1e9:.1f} s | {seconds:.1f} s | "
+            f"{seconds / (flops / rate / 1e9):.2f}x |" for name, rate in rates.items()]
+
+
+def rank_scaling(model, rows):
+    recipe = WORK / "GPTQ-W4A16.yaml"
+    one = min(measure(llmc_command(model, recipe, rows, WORK / "ours", True), LLMC_THREADS=2)[0]
+              for _ in range(3))
+    two = min(measure(llmc_command(model, recipe, rows, WORK / "ours", True, ranks=2),
+                      LLMC_THREADS=1)[0] for _ in range(3))
+    return [f"| 1 rank of 2 threads | {one:.1f} s | |", f"| 2 ranks of 1 thread | {two:.1f} s | "
+            f"{two / one:.2f}x |"]
+
+
+def write_table(text):
+    page = ROOT / "docs/benchmarks.md"
+    before, _, rest = page.read_text().partition("<!-- begin -->")
+    _, _, after = rest.partition("<!-- end -->")
+    page.write_text(before + "<!-- begin -->\n" + text + "\n<!-- end -->" + after)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="the shipped model only")
+    parser.add_argument("--repeats", type=int, default=2)
+    arguments = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows, held = text_rows(64, 512)
+    shipped = ROOT / "examples/tiny-llama"
+    table = ["| model | recipe | llmc | llmcompressor | faster | llmc peak | its peak | smaller | "
+             "llmc perplexity | its perplexity |", "|---|---|---|---|---|---|---|---|---|---|"]
+    table += side_by_side("shipped", shipped, rows, held, RECIPES, arguments.repeats)
+    if not arguments.quick:
+        bound = random_model()
+        table += side_by_side("compute-bound", bound, rows, held, ["GPTQ W4A16", "GPTQ W8A8"],
+                              arguments.repeats)
+        rates = gemm_rates()
+        table += ["", "Compute-bound GPTQ W4A16 against its matrix products alone, at the rate of one "
+                  "2048 x 2048 product on all cores in the same run:", "",
+                  "| type | rate | products alone | llmc | ratio |", "|---|---|---|---|---|"]
+        table += products(bound, rows, rates)
+        table += ["", "| compute-bound GPTQ W4A16 | wall time | ratio |", "|---|---|---|"]
+        table += rank_scaling(bound, rows)
+    write_table("\n".join(table))
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
