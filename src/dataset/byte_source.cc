@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "llmc/file.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr size_t kBlockBytes = 256 << 10;
@@ -247,4 +247,4 @@ absl::StatusOr<bool> TextReader::GetLine(std::string* line, size_t max_bytes) {
   return true;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

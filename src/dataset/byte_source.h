@@ -10,7 +10,7 @@
 
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 class ByteSource {
  public:
@@ -60,6 +60,6 @@ class TextReader {
   int64_t line_ = 1;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_BYTE_SOURCE_H_

@@ -11,6 +11,15 @@
 namespace llmc {
 namespace {
 
+using dataset::ChooseColumns;
+using dataset::ConcatenateFiles;
+using dataset::ExtractSample;
+using dataset::ListDatasetFiles;
+using dataset::Row;
+using dataset::Sample;
+using dataset::SampleTokenizer;
+using dataset::TokenRow;
+
 constexpr int64_t kMaxHeldBytes = int64_t{2} << 30;
 
 // A row and its place in the order of use.

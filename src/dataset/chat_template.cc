@@ -10,7 +10,7 @@
 #include "dataset/template_parser.h"
 #include "llmc/file.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int64_t kMaxTemplateFile = 1 << 20;
@@ -40,7 +40,7 @@ ChatTemplate::~ChatTemplate() = default;
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(absl::string_view source,
                                                                   absl::string_view name) {
-  if (FindInvalidUtf8(source)) {
+  if (FirstInvalidUtf8(source)) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": not UTF-8"));
   }
   auto block = ParseTemplate(source);
@@ -92,4 +92,4 @@ absl::StatusOr<std::string> ChatTemplate::RenderWith(const Value& variables,
   return text;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

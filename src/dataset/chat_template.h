@@ -16,7 +16,7 @@
 #include "llmc/status.h"
 #include "tokenizer/tokenizer.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // What one rendering may use before it fails; far above any real template.
 struct TemplateLimits {
@@ -27,10 +27,10 @@ struct TemplateLimits {
 
 // Special tokens as templates see them; an absent one is undefined there.
 struct TemplateTokens {
-  std::optional<std::string> bos_token;
-  std::optional<std::string> eos_token;
-  std::optional<std::string> pad_token;
-  std::optional<std::string> unk_token;
+  std::optional<std::string> bos_token = std::nullopt;
+  std::optional<std::string> eos_token = std::nullopt;
+  std::optional<std::string> pad_token = std::nullopt;
+  std::optional<std::string> unk_token = std::nullopt;
 };
 
 // A parsed template. Immutable: Render may be called from several threads.
@@ -67,6 +67,6 @@ class ChatTemplate {
   std::unique_ptr<const Program> program_;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_CHAT_TEMPLATE_H_

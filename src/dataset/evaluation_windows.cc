@@ -10,6 +10,16 @@
 namespace llmc {
 namespace {
 
+using dataset::ChooseColumns;
+using dataset::ConcatenateFiles;
+using dataset::ExtractSample;
+using dataset::ListDatasetFiles;
+using dataset::Row;
+using dataset::RowReader;
+using dataset::Sample;
+using dataset::SampleTokenizer;
+using dataset::TokenRow;
+
 constexpr size_t kBatchRows = 64;
 constexpr int64_t kBatchBytes = 8 << 20;
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "dataset/python_text.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int kMaxDepth = 100;
@@ -260,4 +260,4 @@ std::string FloatRepr(double value) {
   return text;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

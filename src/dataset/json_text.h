@@ -8,7 +8,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // One JSON value (strict RFC 8259, UTF-8). kInvalidArgument "byte N: what" when it is
 // broken, nested deeper than 100 or made of more than 4 million values.
@@ -31,6 +31,6 @@ absl::StatusOr<std::string> DumpJson(const Value& value, const JsonStyle& style,
 // Python's repr(float): the shortest digits that read back the same.
 std::string FloatRepr(double value);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_JSON_TEXT_H_

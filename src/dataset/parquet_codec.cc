@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataset/byte_source.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 absl::Status Damaged(absl::string_view codec) {
@@ -152,4 +152,4 @@ absl::StatusOr<std::string> DecompressPage(int codec, absl::string_view bytes, s
   }
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -7,7 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // `codec` as Parquet numbers it: 0 none, 1 Snappy, 2 gzip, 6 zstd. The result has
 // exactly `size` bytes. kInvalidArgument when the bytes are damaged or give another
@@ -15,6 +15,6 @@ namespace llmc {
 // really decompressed, not with `size`.
 absl::StatusOr<std::string> DecompressPage(int codec, absl::string_view bytes, size_t size);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_CODEC_H_

@@ -13,7 +13,7 @@
 #include "dataset/parquet_codec.h"
 #include "llmc/file.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int64_t kMaxPageBytes = int64_t{256} << 20;
@@ -197,4 +197,4 @@ absl::Status ParquetColumn::OpenValues(absl::string_view bytes, int encoding) {
   return absl::OkStatus();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -12,7 +12,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Bytes of a file by offset. Thread-compatible.
 class RandomAccessFile {
@@ -77,6 +77,6 @@ class ParquetColumn {
   bool has_dictionary_ = false;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_COLUMN_H_

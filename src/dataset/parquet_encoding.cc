@@ -9,7 +9,7 @@
 #include "dataset/python_text.h"
 #include "dataset/row_reader.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int64_t kMaxBlockValues = 1 << 16;
@@ -39,7 +39,7 @@ absl::StatusOr<Value> TextValue(absl::string_view text) {
     return absl::InvalidArgumentError(
         absl::StrCat("text of ", text.size(), " bytes, expected at most ", kMaxRowBytes));
   }
-  if (const auto offset = FindInvalidUtf8(text)) {
+  if (const auto offset = FirstInvalidUtf8(text)) {
     return absl::InvalidArgumentError(absl::StrCat("byte ", *offset, " of a text: not UTF-8"));
   }
   return Value(text);
@@ -395,4 +395,4 @@ absl::StatusOr<std::vector<Value>> DecodeDictionary(absl::string_view bytes,
   return values;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -13,7 +13,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // The RLE / bit-packing hybrid, for levels, dictionary indices and booleans.
 class HybridDecoder {
@@ -87,6 +87,6 @@ absl::StatusOr<std::unique_ptr<ParquetValues>> DecodeValues(const ParquetEncoded
 absl::StatusOr<std::vector<Value>> DecodeDictionary(absl::string_view bytes,
                                                     const ParquetNode& leaf);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_ENCODING_H_

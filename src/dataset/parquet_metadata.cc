@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataset/parquet_thrift.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int kMaxSchemaDepth = 32;
@@ -264,4 +264,4 @@ absl::StatusOr<ParquetPageHeader> ParseParquetPageHeader(absl::string_view bytes
   return PageHeaderParser(bytes).Run();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

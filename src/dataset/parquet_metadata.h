@@ -9,7 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 enum class ParquetType : uint8_t {
   kBoolean = 0,
@@ -80,6 +80,6 @@ struct ParquetPageHeader {
 
 absl::StatusOr<ParquetPageHeader> ParseParquetPageHeader(absl::string_view bytes);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_METADATA_H_

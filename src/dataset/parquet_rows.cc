@@ -8,7 +8,7 @@
 #include "dataset/parquet_column.h"
 #include "dataset/parquet_metadata.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int64_t kMaxFooterBytes = int64_t{256} << 20;
@@ -248,4 +248,4 @@ absl::StatusOr<std::unique_ptr<RowReader>> ParquetRows(const std::filesystem::pa
   return reader;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -7,7 +7,7 @@
 
 #include "dataset/row_reader.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Reads the columns that `choose` picks, page by page: memory does not grow with
 // the row groups. Data pages v1 and v2; PLAIN, dictionary, RLE, DELTA_BINARY_PACKED,
@@ -18,6 +18,6 @@ namespace llmc {
 absl::StatusOr<std::unique_ptr<RowReader>> ParquetRows(const std::filesystem::path& path,
                                                        const ColumnChoice& choose);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_ROWS_H_

@@ -1,6 +1,6 @@
 #include "dataset/parquet_thrift.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int kMaxDepth = 64;
@@ -134,4 +134,4 @@ absl::Status ThriftReader::Skip(ThriftType type) {
   return Damaged();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

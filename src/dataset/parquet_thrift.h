@@ -8,7 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Wire types of struct fields.
 enum class ThriftType : uint8_t {
@@ -56,6 +56,6 @@ class ThriftReader {
   int depth_ = 0;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PARQUET_THRIFT_H_

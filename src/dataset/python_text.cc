@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_format.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 // A locale of our own: the process's setlocale() must not change token ids.
@@ -41,30 +41,6 @@ void AppendTitle(char32_t code, std::string* out) {
   } else {
     AppendUtf8(ToUpper(code), out);
   }
-}
-
-// Length of the well-formed sequence at the start of `text`, or 0 (RFC 3629).
-size_t SequenceLength(absl::string_view text) {
-  const auto byte = [&](size_t i) -> uint32_t {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
-  };
-  const auto follows = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
-  const uint32_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return follows(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    if (!follows(1) || !follows(2)) return 0;
-    if (lead == 0xe0 && byte(1) < 0xa0) return 0;
-    if (lead == 0xed && byte(1) > 0x9f) return 0;
-    return 3;
-  }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    if (!follows(1) || !follows(2) || !follows(3)) return 0;
-    if (lead == 0xf0 && byte(1) < 0x90) return 0;
-    if (lead == 0xf4 && byte(1) > 0x8f) return 0;
-    return 4;
-  }
-  return 0;
 }
 
 bool IsLineEnd(char32_t code) {
@@ -125,19 +101,6 @@ std::vector<std::string> SplitAtText(absl::string_view text, absl::string_view s
 
 }  // namespace
 
-std::optional<size_t> FindInvalidUtf8(absl::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    if (static_cast<unsigned char>(text[i]) < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = SequenceLength(text.substr(i));
-    if (length == 0) return i;
-    i += length;
-  }
-  return std::nullopt;
-}
-
 char32_t NextCodePoint(absl::string_view text, size_t* position) {
   const auto lead = static_cast<unsigned char>(text[*position]);
   const size_t length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
@@ -147,24 +110,6 @@ char32_t NextCodePoint(absl::string_view text, size_t* position) {
   }
   *position = std::min(*position + length, text.size());
   return code;
-}
-
-void AppendUtf8(char32_t code, std::string* out) {
-  if (code < 0x80) {
-    *out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    *out += static_cast<char>(0xc0 | (code >> 6));
-    *out += static_cast<char>(0x80 | (code & 0x3f));
-  } else if (code < 0x10000) {
-    *out += static_cast<char>(0xe0 | (code >> 12));
-    *out += static_cast<char>(0x80 | ((code >> 6) & 0x3f));
-    *out += static_cast<char>(0x80 | (code & 0x3f));
-  } else {
-    *out += static_cast<char>(0xf0 | (code >> 18));
-    *out += static_cast<char>(0x80 | ((code >> 12) & 0x3f));
-    *out += static_cast<char>(0x80 | ((code >> 6) & 0x3f));
-    *out += static_cast<char>(0x80 | (code & 0x3f));
-  }
 }
 
 std::u32string ToCodePoints(absl::string_view text) {
@@ -369,4 +314,4 @@ std::vector<int64_t> SliceIndices(const SliceBounds& bounds, int64_t length) {
   return indices;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -9,17 +9,12 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "tokenizer/unicode.h"
 
-namespace llmc {
-
-// Byte offset of the first byte that is not well-formed UTF-8 (overlong forms and
-// surrogates are not), or nothing.
-std::optional<size_t> FindInvalidUtf8(absl::string_view text);
+namespace llmc::dataset {
 
 // The code point at `*position` of valid UTF-8; moves `*position` past it.
 char32_t NextCodePoint(absl::string_view text, size_t* position);
-void AppendUtf8(char32_t code, std::string* out);
-
 std::u32string ToCodePoints(absl::string_view text);
 std::string ToUtf8(const std::u32string& codes);
 int64_t CodePointCount(absl::string_view text);
@@ -78,6 +73,6 @@ struct SliceBounds {
 };
 std::vector<int64_t> SliceIndices(const SliceBounds& bounds, int64_t length);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_PYTHON_TEXT_H_

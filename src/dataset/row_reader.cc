@@ -11,7 +11,7 @@
 #include "dataset/parquet_rows.h"
 #include "dataset/text_rows.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 namespace fs = std::filesystem;
@@ -153,4 +153,4 @@ std::unique_ptr<RowReader> ConcatenateFiles(std::vector<fs::path> files, ColumnC
   return std::make_unique<Concatenation>(std::move(files), std::move(choose));
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

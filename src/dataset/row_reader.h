@@ -13,7 +13,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // No row of any format may be larger.
 inline constexpr size_t kMaxRowBytes = size_t{64} << 20;
@@ -52,6 +52,6 @@ absl::StatusOr<std::unique_ptr<RowReader>> OpenRows(const std::filesystem::path&
 std::unique_ptr<RowReader> ConcatenateFiles(std::vector<std::filesystem::path> files,
                                             ColumnChoice choose);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_ROW_READER_H_

@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "llmc/parallel.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr absl::string_view kDefaultTextColumn = "text";
@@ -277,4 +277,4 @@ absl::StatusOr<TokenRow> SampleTokenizer::CheckIds(const Sample& sample, int64_t
   return Truncate(sample.token_ids, max_length);
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -16,7 +16,7 @@
 #include "llmc/status.h"
 #include "tokenizer/tokenizer.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // What a row contributes: exactly one of text, messages and token ids.
 struct Sample {
@@ -69,6 +69,6 @@ class SampleTokenizer {
   std::unique_ptr<ChatTemplate> template_;  // Loaded when the first messages come.
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_SAMPLE_H_

@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 absl::Status WrongType(absl::string_view name, const Value& value, absl::string_view expected) {
@@ -44,4 +44,4 @@ absl::StatusOr<std::string> RequiredText(const CallArguments& arguments, size_t 
   return value->string();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

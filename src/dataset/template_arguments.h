@@ -10,7 +10,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // The argument at `position` or called `name`; `fallback` when it is not given.
 // kInvalidArgument when it has another type.
@@ -25,6 +25,6 @@ absl::StatusOr<std::string> TextArgument(const CallArguments& arguments, size_t 
 absl::StatusOr<std::string> RequiredText(const CallArguments& arguments, size_t position,
                                          absl::string_view name);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_ARGUMENTS_H_

@@ -10,7 +10,7 @@
 
 #include "dataset/value.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 struct Expression;
 using ExpressionPtr = std::unique_ptr<Expression>;
@@ -110,6 +110,6 @@ struct Statement {
   Block otherwise;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_AST_H_

@@ -12,7 +12,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Counts what a rendering uses. Every operation pays before it allocates.
 class Meter {
@@ -69,6 +69,6 @@ absl::StatusOr<bool> Compare(Operator op, const Value& a, const Value& b, Meter*
 // "'name' is undefined".
 absl::Status UndefinedError(const Value& value);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_BUILTINS_H_

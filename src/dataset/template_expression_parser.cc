@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataset/template_builtins.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 std::string Describe(const Token& token) {
@@ -550,4 +550,4 @@ ExpressionParser::Result ExpressionParser::ParseTestArgument(ExpressionPtr node)
   return node;
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

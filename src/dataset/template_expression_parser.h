@@ -12,7 +12,7 @@
 #include "dataset/template_lexer.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Nesting of expressions, and of statements, that a template may have.
 inline constexpr int kMaxTemplateDepth = 100;
@@ -109,6 +109,6 @@ class ExpressionParser {
   int depth_ = 0;  // Of calls to Parse and ParseUnary now open.
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_EXPRESSION_PARSER_H_

@@ -5,7 +5,7 @@
 #include "dataset/python_text.h"
 #include "dataset/template_interpreter.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 // Nesting of evaluations: an expression in a macro in a loop ... Each takes some
@@ -279,4 +279,4 @@ TemplateInterpreter::Result TemplateInterpreter::EvaluateConditional(const Expre
   return Value::MakeUndefined("the value of an inline if without else");
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -15,7 +15,7 @@
 #include "dataset/template_builtins.h"
 #include "dataset/template_sequence_filters.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 absl::StatusOr<Value> Made(std::string text, Meter* meter) {
@@ -269,7 +269,7 @@ const FilterTable& ScalarFilters() {
 LLMC_ASSIGN_OR_RETURN(const int64_t columns, IntegerArgument(a, 0, "width", 80));
 width.positional.emplace_back(columns);
 return AsTextMethod("center", v, width, m);
-}  // namespace llmc
+}  // namespace llmc::dataset
 }
 , {"d", Default}, {"default", Default}, {"e", LLMC_FILTER_{return Escape(v, m);
 }
@@ -323,4 +323,4 @@ absl::StatusOr<Value> ApplyFilter(absl::string_view name, const Value& value,
   return absl::InvalidArgumentError(absl::StrCat("no filter named ", name));
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

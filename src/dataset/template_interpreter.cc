@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataset/template_arguments.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 // Blocks and calls that may be open; a macro that calls itself stops here.
@@ -425,4 +425,4 @@ TemplateInterpreter::Result TemplateInterpreter::CallMacro(const Statement& macr
   return Value(std::move(text));
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -13,7 +13,7 @@
 #include "dataset/value.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Variables of one scope; lookups go on in the scope around it.
 struct Scope {
@@ -95,6 +95,6 @@ class TemplateInterpreter {
   std::vector<Value> block_values_;
 };
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_INTERPRETER_H_

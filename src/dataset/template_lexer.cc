@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataset/python_text.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 std::string NormalizeLineEnds(absl::string_view source) {
@@ -363,4 +363,4 @@ absl::StatusOr<std::vector<Token>> LexTemplate(absl::string_view source) {
   return Lexer(source).Run();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

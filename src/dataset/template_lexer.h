@@ -9,7 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 enum class TokenKind : uint8_t {
   kText,        // Template text between tags.
@@ -38,6 +38,6 @@ struct Token {
 // "line: what" for an unclosed tag or text that is no token.
 absl::StatusOr<std::vector<Token>> LexTemplate(absl::string_view source);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_LEXER_H_

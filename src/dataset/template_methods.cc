@@ -10,7 +10,7 @@
 #include "dataset/template_arguments.h"
 #include "dataset/template_builtins.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 using Method = absl::StatusOr<Value> (*)(const Value& self, const CallArguments& arguments,
@@ -292,7 +292,7 @@ const MethodTable& StringMethods() {
 }
 }  // namespace
 , {"lstrip", LLMC_METHOD_{return StripMethod(s, a, {.right = false}, m);
-}  // namespace llmc
+}  // namespace llmc::dataset
 }
 , {"rstrip", LLMC_METHOD_{return StripMethod(s, a, {.left = false}, m);
 }
@@ -521,4 +521,4 @@ Value FindMethod(const Value& object, absl::string_view name, Meter* meter) {
       object.depth());
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

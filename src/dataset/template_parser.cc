@@ -7,7 +7,7 @@
 #include "dataset/template_expression_parser.h"
 #include "dataset/template_lexer.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr size_t kMaxSourceBytes = 1 << 20;
@@ -284,4 +284,4 @@ absl::StatusOr<Block> ParseTemplate(absl::string_view source) {
   return StatementParser(std::move(tokens)).Run();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -9,7 +9,7 @@
 #include "dataset/python_text.h"
 #include "dataset/template_arguments.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 absl::StatusOr<Value> MadeList(std::vector<Value> items, Meter* meter,
@@ -288,7 +288,7 @@ const FilterTable& SequenceFilters() {
                                      {"dictsort", DictSort},
                                      {"first", LLMC_FILTER_{return Ends(v, false, m);
 }
-}  // namespace llmc
+}  // namespace llmc::dataset
 , {"items", ItemPairs}, {"join", Join}, {"last", LLMC_FILTER_{return Ends(v, true, m);
 }
 }
@@ -323,4 +323,4 @@ return kTable;
 
 #undef LLMC_FILTER_
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -8,7 +8,7 @@
 
 #include "dataset/template_builtins.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 using Filter = absl::StatusOr<Value> (*)(const Value& value, const CallArguments& arguments,
                                          Meter* meter);
@@ -16,6 +16,6 @@ using FilterTable = std::map<std::string, Filter, std::less<>>;
 
 const FilterTable& SequenceFilters();
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEMPLATE_SEQUENCE_FILTERS_H_

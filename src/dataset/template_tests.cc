@@ -7,7 +7,7 @@
 #include "dataset/python_text.h"
 #include "dataset/template_builtins.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 using Predicate = bool (*)(const Value& value);
@@ -123,4 +123,4 @@ absl::StatusOr<bool> ApplyTest(absl::string_view name, const Value& value,
   return absl::InvalidArgumentError(absl::StrCat("no test named ", name));
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

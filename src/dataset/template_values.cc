@@ -8,7 +8,7 @@
 #include "dataset/python_text.h"
 #include "dataset/template_builtins.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 absl::Status TypeError(absl::string_view what, const Value& a, const Value& b) {
@@ -416,4 +416,4 @@ absl::StatusOr<bool> Compare(Operator op, const Value& a, const Value& b, Meter*
   }
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -7,7 +7,7 @@
 #include "dataset/json_text.h"
 #include "dataset/python_text.h"
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 // What every text format shares: where it is in which file.
@@ -47,7 +47,7 @@ class TextRows : public RowReader {
 };
 
 absl::Status CheckUtf8(absl::string_view text) {
-  const std::optional<size_t> offset = FindInvalidUtf8(text);
+  const std::optional<size_t> offset = FirstInvalidUtf8(text);
   if (!offset) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("byte ", *offset, ": not UTF-8"));
 }
@@ -291,4 +291,4 @@ std::unique_ptr<RowReader> CsvRows(std::unique_ptr<ByteSource> source, std::stri
   return std::make_unique<Csv>(std::move(source), std::move(path));
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

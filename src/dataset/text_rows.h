@@ -8,7 +8,7 @@
 #include "dataset/byte_source.h"
 #include "dataset/row_reader.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 // Every line is a row with the column "text"; blank lines are skipped.
 std::unique_ptr<RowReader> PlainTextRows(std::unique_ptr<ByteSource> source, std::string path);
@@ -23,6 +23,6 @@ std::unique_ptr<RowReader> JsonRows(std::unique_ptr<ByteSource> source, std::str
 // Every value is text.
 std::unique_ptr<RowReader> CsvRows(std::unique_ptr<ByteSource> source, std::string path);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_TEXT_ROWS_H_

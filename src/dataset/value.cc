@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-namespace llmc {
+namespace llmc::dataset {
 namespace {
 
 constexpr int64_t kMaxCost = int64_t{1} << 40;
@@ -186,4 +186,4 @@ bool Equal(const Value& a, const Value& b) {
   return a.is_function() && b.is_function() && &a.function() == &b.function();
 }
 
-}  // namespace llmc
+}  // namespace llmc::dataset

@@ -14,7 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "llmc/status.h"
 
-namespace llmc {
+namespace llmc::dataset {
 
 class Value;
 using Entry = std::pair<Value, Value>;
@@ -142,6 +142,6 @@ struct CallArguments {
 // Python's ==: numbers compare by value, containers by content.
 bool Equal(const Value& a, const Value& b);
 
-}  // namespace llmc
+}  // namespace llmc::dataset
 
 #endif  // LLMC_DATASET_VALUE_H_
