@@ -34,6 +34,8 @@ namespace {
 
 // Positions inside a text are 32 bits wide.
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
+// Ten times the largest files in use; JSON in memory takes several times its size.
+constexpr int64_t kMaxFileBytes = int64_t{512} << 20;
 constexpr absl::string_view kVersion = "1.0";
 
 absl::Status CheckText(absl::string_view text) {
@@ -74,7 +76,7 @@ absl::Status NoTokenizerJson(const std::filesystem::path& model_dir) {
 
 // The text of an optional file; empty when there is none.
 absl::StatusOr<std::string> ReadIfPresent(const std::filesystem::path& path) {
-  absl::StatusOr<std::string> text = ReadFile(path);
+  absl::StatusOr<std::string> text = ReadFile(path, kMaxFileBytes);
   if (absl::IsNotFound(text.status())) return std::string();
   return text;
 }
@@ -121,7 +123,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::filesystem
   if (!std::filesystem::is_directory(model_dir, ignored)) {
     return absl::NotFoundError(absl::StrCat(model_dir.string(), ": no such directory"));
   }
-  const absl::StatusOr<std::string> text = ReadFile(model_dir / "tokenizer.json");
+  const absl::StatusOr<std::string> text = ReadFile(model_dir / "tokenizer.json", kMaxFileBytes);
   if (absl::IsNotFound(text.status())) return NoTokenizerJson(model_dir);
   LLMC_RETURN_IF_ERROR(text.status());
   auto parts = ParseParts(*text);
