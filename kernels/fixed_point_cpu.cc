@@ -25,7 +25,10 @@ struct RowConversion {
 void ConvertScalar(const RowConversion& row, int64_t first) {
   for (int64_t c = first; c < row.cols; ++c) {
     const double scaled = row.values[c] * (row.row_scale * row.col_scale[c]);
-    row.totals[c] += std::llrint(std::clamp(scaled, -kLargest, kLargest));
+    const auto rounded =
+        static_cast<uint64_t>(std::llrint(std::clamp(scaled, -kLargest, kLargest)));
+    // Wraps as the vector path does, where saturated values meet.
+    row.totals[c] = static_cast<int64_t>(static_cast<uint64_t>(row.totals[c]) + rounded);
     row.values[c] = 0;
   }
 }
