@@ -78,7 +78,8 @@ class Collective {
   absl::Status Barrier();
 
   // Ends a step on which ranks may have failed separately: all ranks return OK
-  // when all passed OK, else all return one rank's status, "rank r: message".
+  // when all passed OK, else all return one rank's status, "rank r: message" (a
+  // world of one: the message as it is).
   // A cause goes before its consequences (kAborted, kUnavailable, kCancelled),
   // then the lower rank.
   absl::Status AgreeOnStatus(const absl::Status& mine);

@@ -89,7 +89,7 @@ def text(tmp_path_factory):
     rng = random.Random(7)
     words = (SOURCE / "README.md").read_text().split() + (SOURCE / "CONTRIBUTING.md").read_text().split()
     rows = [" ".join(rng.choice(words) for _ in range(rng.choice([3, 40, 150, 400])))
-            for _ in range(60)]
+            for _ in range(220)]
     path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     return path
 
@@ -98,7 +98,7 @@ def text(tmp_path_factory):
 def gptq(model, text):
     """The flags of a small GPTQ job, but for the output."""
     return ["compress", "--model", model, "--recipe", "W4A16", "--dataset", text,
-            "--num-calibration-samples", 48, "--max-seq-length", 256]
+            "--num-calibration-samples", 180, "--max-seq-length", 256]
 
 
 def kill_group(process):

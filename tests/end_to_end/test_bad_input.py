@@ -74,10 +74,9 @@ def test_no_config(model, tmp_path):
 
 
 @pytest.mark.parametrize("changes, word", [
-    ({"hidden_size": 127}, "hidden_size"),
+    ({"hidden_size": 127}, "embed_tokens"),
     ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
     ({"num_key_value_heads": 3}, "num_key_value_heads"),
-    ({"hidden_act": "swish9"}, "hidden_act"),
     ({"num_hidden_layers": 4}, "model.layers.3"),
 ])
 def test_contradictory_config(changes, word, model, tmp_path):
@@ -89,6 +88,11 @@ def test_unknown_architecture_says_what_still_works(model, text, tmp_path):
     refused(job(broken, tmp_path, "--dataset", text, recipe="W4A16"), "newformer", "FP8_DYNAMIC")
     assert llmc("compress", "--model", broken, "--recipe", "FP8_DYNAMIC", "--output",
                 tmp_path / "fine").code == 0
+
+
+def test_unknown_activation(model, text, tmp_path):
+    broken = edit_config(model, tmp_path, hidden_act="swish9")
+    refused(job(broken, tmp_path, "--dataset", text, recipe="W4A16"), "hidden_act")
 
 
 def test_no_tokenizer(model, text, tmp_path):

@@ -16,7 +16,7 @@ LAYERS = 3
 def reference(tmp_path_factory, model, text):
     out = tmp_path_factory.mktemp("reference") / "out"
     run = llmc("compress", "--model", model, "--recipe", "W4A16", "--dataset", text,
-               "--num-calibration-samples", 48, "--max-seq-length", 256, "--output", out)
+               "--num-calibration-samples", 180, "--max-seq-length", 256, "--output", out)
     assert run.code == 0, run.err
     return digest(out)
 
