@@ -63,6 +63,7 @@ LLMC_CLONES void UnpackNibbles(const uint8_t* packed, int64_t eights, uint8_t* c
 }
 
 void PackWhole(const uint8_t* codes, int64_t eights, int num_bits, uint8_t* packed) {
+  if (eights == 0) return;  // The pointers may be null.
   switch (num_bits) {
     case 1:
       return PackEights<1>(codes, eights, packed);
@@ -84,6 +85,7 @@ void PackWhole(const uint8_t* codes, int64_t eights, int num_bits, uint8_t* pack
 }
 
 void UnpackWhole(const uint8_t* packed, int64_t eights, int num_bits, uint8_t* codes) {
+  if (eights == 0) return;
   switch (num_bits) {
     case 1:
       return UnpackEights<1>(packed, eights, codes);
