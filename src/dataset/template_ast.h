@@ -102,6 +102,7 @@ struct Statement {
   StatementKind kind = StatementKind::kText;
   int line = 0;
   std::string text;
+  bool uses_loop = false;  // kFor: the body says `loop`.
   ExpressionPtr value;
   ExpressionPtr condition;
   std::vector<Target> targets;

@@ -326,6 +326,7 @@ ExpressionParser::Result ExpressionParser::ParseConstantName() {
   } else if (name != "none" && name != "None") {
     node->kind = ExpressionKind::kName;
     node->text = name;
+    loop_names_ += name == "loop";
   }
   stream_.Advance();
   return node;

@@ -68,6 +68,9 @@ class ExpressionParser {
   // Filters without a leading "|": "trim | upper(...)"; `target` goes in.
   absl::StatusOr<ExpressionPtr> ParseFilterChain(ExpressionPtr target);
 
+  // How often the name `loop` has been read so far.
+  int loop_names() const { return loop_names_; }
+
  private:
   using Result = absl::StatusOr<ExpressionPtr>;
 
@@ -106,6 +109,7 @@ class ExpressionParser {
   absl::Status Adopt(Expression* node, ExpressionPtr child) const;
 
   TokenStream& stream_;
+  int loop_names_ = 0;
   int depth_ = 0;  // Of calls to Parse and ParseUnary now open.
 };
 

@@ -24,14 +24,14 @@ absl::StatusOr<Value> Made(std::string text, Meter* meter) {
 }
 
 // Calls the method of str on the value as text.
-absl::StatusOr<Value> AsTextMethod(absl::string_view method, const Value& value,
-                                   const CallArguments& arguments, Meter* meter) {
+absl::StatusOr<Value> AsTextMethod(const Value& value, const CallArguments& arguments,
+                                   absl::string_view method, Meter* meter) {
   LLMC_ASSIGN_OR_RETURN(std::string text, ToText(value, meter));
   const Value self(std::move(text));
   return FindMethod(self, method, meter).function().call(arguments);
 }
 
-absl::StatusOr<Value> JinjaTitle(const Value& value, Meter* meter) {
+absl::StatusOr<Value> JinjaTitle(const Value& value, const CallArguments&, Meter* meter) {
   LLMC_ASSIGN_OR_RETURN(const std::string text, ToText(value, meter));
   std::string out;
   bool word_begins = true;
@@ -103,7 +103,7 @@ absl::StatusOr<Value> ToJson(const Value& value, const CallArguments& arguments,
   return Made(std::move(text), meter);
 }
 
-absl::StatusOr<Value> Escape(const Value& value, Meter* meter) {
+absl::StatusOr<Value> Escape(const Value& value, const CallArguments&, Meter* meter) {
   LLMC_ASSIGN_OR_RETURN(const std::string text, ToText(value, meter));
   std::string out;
   for (const char c : text) {
@@ -252,58 +252,50 @@ absl::StatusOr<Value> ReplaceFilter(const Value& value, const CallArguments& arg
     LLMC_ASSIGN_OR_RETURN(std::string text, ToText(texts.positional[i], meter));
     texts.positional[i] = Value(std::move(text));
   }
-  return AsTextMethod("replace", value, texts, meter);
+  return AsTextMethod(value, texts, "replace", meter);
 }
 
-#define LLMC_FILTER_                                                            \
-  +[]([[maybe_unused]] const Value& v, [[maybe_unused]] const CallArguments& a, \
-      [[maybe_unused]] Meter* m) -> absl::StatusOr<Value>
+absl::StatusOr<Value> Center(const Value& value, const CallArguments& arguments, Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(const int64_t width, IntegerArgument(arguments, 0, "width", 80));
+  CallArguments columns;
+  columns.positional.emplace_back(width);
+  return AsTextMethod(value, columns, "center", meter);
+}
+
+absl::StatusOr<Value> Stringify(const Value& value, const CallArguments&, Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(std::string text, ToText(value, meter));
+  return Value(std::move(text));
+}
+
+// Nothing is escaped, so nothing has to be marked as safe.
+absl::StatusOr<Value> Safe(const Value& value, const CallArguments&, Meter*) { return value; }
 
 const FilterTable& ScalarFilters() {
   static const FilterTable kTable = {
-      {"abs", Absolute}, {"attr", Attr},
-      {"capitalize", LLMC_FILTER_{return AsTextMethod("capitalize", v, a, m);
+      {"abs", Absolute},
+      {"attr", Attr},
+      {"capitalize", FixFilter(AsTextMethod, "capitalize")},
+      {"center", Center},
+      {"d", Default},
+      {"default", Default},
+      {"e", Escape},
+      {"escape", Escape},
+      {"float", ToFloat},
+      {"format", Format},
+      {"indent", Indent},
+      {"int", ToInteger},
+      {"lower", FixFilter(AsTextMethod, "lower")},
+      {"replace", ReplaceFilter},
+      {"round", Round},
+      {"safe", Safe},
+      {"string", Stringify},
+      {"title", JinjaTitle},
+      {"tojson", ToJson},
+      {"trim", FixFilter(AsTextMethod, "strip")},
+      {"upper", FixFilter(AsTextMethod, "upper")},
+  };
+  return kTable;
 }
-}  // namespace
-, {"center", LLMC_FILTER_{CallArguments width;
-LLMC_ASSIGN_OR_RETURN(const int64_t columns, IntegerArgument(a, 0, "width", 80));
-width.positional.emplace_back(columns);
-return AsTextMethod("center", v, width, m);
-}  // namespace llmc::dataset
-}
-, {"d", Default}, {"default", Default}, {"e", LLMC_FILTER_{return Escape(v, m);
-}
-}
-, {"escape", LLMC_FILTER_{return Escape(v, m);
-}
-}
-, {"float", ToFloat}, {"format", Format}, {"indent", Indent}, {"int", ToInteger},
-    {"lower", LLMC_FILTER_{return AsTextMethod("lower", v, a, m);
-}
-}
-, {"replace", ReplaceFilter}, {"round", Round}, {"safe", LLMC_FILTER_{return v;
-}
-}
-, {"string", LLMC_FILTER_{LLMC_ASSIGN_OR_RETURN(std::string text, ToText(v, m));
-return Value(std::move(text));
-}
-}
-, {"title", LLMC_FILTER_{return JinjaTitle(v, m);
-}
-}
-, {"tojson", ToJson}, {"trim", LLMC_FILTER_{return AsTextMethod("strip", v, a, m);
-}
-}
-, {"upper", LLMC_FILTER_{return AsTextMethod("upper", v, a, m);
-}
-}
-,
-}
-;
-return kTable;
-}
-
-#undef LLMC_FILTER_
 
 }  // namespace
 

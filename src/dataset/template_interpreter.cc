@@ -236,18 +236,11 @@ absl::StatusOr<TemplateInterpreter::Flow> TemplateInterpreter::ExecuteLoop(const
     inner->around = scope;
     return Execute(loop.otherwise, inner, out);
   }
-  int64_t depth = 1;
-  for (const Scope* at = scope.get(); at != nullptr; at = at->around.get()) {
-    const Value* outer = at->Find("loop");
-    const Value* outer_depth = outer == nullptr ? nullptr : outer->Find("depth");
-    if (outer_depth == nullptr) continue;
-    depth = outer_depth->integer() + 1;
-    break;
-  }
   for (size_t i = 0; i < items.size(); ++i) {
     const auto inner = std::make_shared<Scope>();
     inner->around = scope;
-    inner->Set("loop", MakeLoop(items, i, depth));
+    LLMC_RETURN_IF_ERROR(meter_.Steps(loop.uses_loop ? 20 : 5));
+    if (loop.uses_loop) inner->Set("loop", MakeLoop(items, i));
     LLMC_RETURN_IF_ERROR(At(absl::StrCat(loop.line), Assign(loop.targets, items[i], inner.get())));
     LLMC_ASSIGN_OR_RETURN(const Flow flow, Execute(loop.body, inner, out));
     if (flow == Flow::kBreak) break;
@@ -255,7 +248,7 @@ absl::StatusOr<TemplateInterpreter::Flow> TemplateInterpreter::ExecuteLoop(const
   return Flow::kNext;
 }
 
-Value TemplateInterpreter::MakeLoop(const std::vector<Value>& items, size_t index, int64_t depth) {
+Value TemplateInterpreter::MakeLoop(const std::vector<Value>& items, size_t index) {
   const auto at = static_cast<int64_t>(index);
   const auto length = static_cast<int64_t>(items.size());
   const auto cycle = [at](const CallArguments& arguments) -> absl::StatusOr<Value> {
@@ -263,6 +256,7 @@ Value TemplateInterpreter::MakeLoop(const std::vector<Value>& items, size_t inde
     if (choices.empty()) return absl::InvalidArgumentError("loop.cycle: expected values");
     return choices[static_cast<size_t>(at) % choices.size()];
   };
+  // Depths count the levels of recursive loops, which llmc does not run.
   return Value::MakeDict({
       {Value("index"), Value(at + 1)},
       {Value("index0"), Value(at)},
@@ -271,8 +265,8 @@ Value TemplateInterpreter::MakeLoop(const std::vector<Value>& items, size_t inde
       {Value("length"), Value(length)},
       {Value("revindex"), Value(length - at)},
       {Value("revindex0"), Value(length - at - 1)},
-      {Value("depth"), Value(depth)},
-      {Value("depth0"), Value(depth - 1)},
+      {Value("depth"), Value(int64_t{1})},
+      {Value("depth0"), Value(int64_t{0})},
       {Value("previtem"), index > 0 ? items[index - 1] : Value::MakeUndefined("previtem")},
       {Value("nextitem"),
        index + 1 < items.size() ? items[index + 1] : Value::MakeUndefined("nextitem")},

@@ -65,7 +65,7 @@ class TemplateInterpreter {
   Result CallMacro(const Statement& macro, const ScopePtr& around, const CallArguments& arguments);
   void SetGlobals(Scope* scope);
   Result MakeNamespace(const CallArguments& arguments);
-  Value MakeLoop(const std::vector<Value>& items, size_t index, int64_t depth);
+  Value MakeLoop(const std::vector<Value>& items, size_t index);
 
   // Expressions.
   Result Evaluate(const Expression& expression, const ScopePtr& scope);

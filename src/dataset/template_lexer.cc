@@ -1,6 +1,7 @@
 #include "dataset/template_lexer.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <utility>
 
@@ -297,7 +298,30 @@ class Lexer {
     return end - from;
   }
 
+  // "0x1f", "0o17", "0b11".
+  absl::StatusOr<bool> PrefixedInteger() {
+    static constexpr absl::string_view kPrefixes = "xXoObB";
+    const size_t which = rest().size() < 2 ? absl::string_view::npos : kPrefixes.find(rest()[1]);
+    if (rest()[0] != '0' || which == absl::string_view::npos) return false;
+    const int radix = which < 2 ? 16 : which < 4 ? 8 : 2;
+    size_t end = 2;
+    while (end < rest().size() && IsNameByte(rest()[end])) ++end;
+    std::string digits(rest().substr(2, end - 2));
+    digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+    int64_t value = 0;
+    const char* last = digits.data() + digits.size();
+    const auto parsed = std::from_chars(digits.data(), last, value, radix);
+    if (parsed.ec != std::errc() || parsed.ptr != last) {
+      return absl::InvalidArgumentError("a number is broken");
+    }
+    Emit(TokenKind::kInteger, absl::StrCat(value));
+    Skip(end);
+    return true;
+  }
+
   absl::Status Number() {
+    LLMC_ASSIGN_OR_RETURN(const bool prefixed, PrefixedInteger());
+    if (prefixed) return absl::OkStatus();
     size_t size = CountDigits(0);
     bool is_float = false;
     if (size < rest().size() && rest()[size] == '.' && CountDigits(size + 1) > 0) {
@@ -313,6 +337,9 @@ class Lexer {
     }
     std::string text(rest().substr(0, size));
     text.erase(std::remove(text.begin(), text.end(), '_'), text.end());
+    if (!is_float && text[0] == '0' && text.find_first_not_of('0') != std::string::npos) {
+      return absl::InvalidArgumentError("a number begins with 0");
+    }
     Emit(is_float ? TokenKind::kFloat : TokenKind::kInteger, text);
     Skip(size);
     return absl::OkStatus();

@@ -13,8 +13,8 @@
 namespace llmc::dataset {
 namespace {
 
-using Method = absl::StatusOr<Value> (*)(const Value& self, const CallArguments& arguments,
-                                         Meter* meter);
+using Method = std::function<absl::StatusOr<Value>(const Value& self,
+                                                   const CallArguments& arguments, Meter* meter)>;
 using MethodTable = std::map<std::string, Method, std::less<>>;
 
 absl::StatusOr<Value> Made(std::string text, Meter* meter) {
@@ -44,24 +44,41 @@ absl::StatusOr<Value> StripMethod(const Value& self, const CallArguments& argume
   return Made(std::string(Strip(self.string(), sides, set)), meter);
 }
 
+// Bytes of the parts that splitting may give at most.
+int64_t SplitBytes(absl::string_view text, const SplitOptions& options) {
+  constexpr int64_t kPartBytes = sizeof(std::string) + sizeof(Value);
+  const auto size = static_cast<int64_t>(text.size());
+  int64_t parts = size / 2 + 1;
+  if (options.separator) {
+    parts = 1;
+    absl::string_view left = text;
+    for (size_t at = FindText(left, *options.separator); at != absl::string_view::npos;
+         at = FindText(left, *options.separator)) {
+      ++parts;
+      left.remove_prefix(at + options.separator->size());
+    }
+  }
+  if (options.max_split >= 0) parts = std::min(parts, options.max_split) + 1;
+  return size + parts * kPartBytes;
+}
+
 absl::StatusOr<Value> SplitMethod(const Value& self, const CallArguments& arguments,
                                   bool from_right, Meter* meter) {
   const Value* separator = arguments.Get(0, "sep");
   SplitOptions options;
   options.from_right = from_right;
   LLMC_ASSIGN_OR_RETURN(options.max_split, IntegerArgument(arguments, 1, "maxsplit", -1));
-  const auto size = static_cast<int64_t>(self.string().size());
   if (separator != nullptr && !separator->is_none()) {
     if (!separator->is_string() || separator->string().empty()) {
       return absl::InvalidArgumentError("split: expected a separator that is text, not empty");
     }
     options.separator = separator->string();
     // rfind has no linear form in the C library.
+    const auto kilobytes = static_cast<int64_t>(self.string().size() / 1024);
     const auto length = static_cast<int64_t>(separator->string().size());
-    if (from_right) LLMC_RETURN_IF_ERROR(meter->Steps(size / 1024 * length));
+    if (from_right) LLMC_RETURN_IF_ERROR(meter->Steps(kilobytes * length));
   }
-  LLMC_RETURN_IF_ERROR(meter->Steps(size / 64));
-  LLMC_RETURN_IF_ERROR(meter->Bytes(size));
+  LLMC_RETURN_IF_ERROR(meter->Bytes(SplitBytes(self.string(), options)));
   return MadeList(Split(self.string(), options), meter);
 }
 
@@ -273,138 +290,109 @@ absl::StatusOr<Value> RemoveEdge(const Value& self, const CallArguments& argumen
   return Made(std::string(text), meter);
 }
 
-absl::StatusOr<Value> WrapInteger(absl::StatusOr<int64_t> result) {
-  if (!result.ok()) return result.status();
-  return Value(*result);
+absl::StatusOr<Value> FindMethodOf(const Value& self, const CallArguments& arguments, bool last,
+                                   Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(const int64_t at, FindIndex(self, arguments, last, meter));
+  return Value(at);
 }
 
-absl::StatusOr<Value> WrapBool(absl::StatusOr<bool> result) {
-  if (!result.ok()) return result.status();
-  return Value(*result);
+absl::StatusOr<Value> IndexMethod(const Value& self, const CallArguments& arguments, Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(const int64_t at, FindIndex(self, arguments, false, meter));
+  if (at < 0) return absl::InvalidArgumentError("index: substring not found");
+  return Value(at);
 }
 
-#define LLMC_METHOD_                                                            \
-  +[]([[maybe_unused]] const Value& s, [[maybe_unused]] const CallArguments& a, \
-      [[maybe_unused]] Meter* m) -> absl::StatusOr<Value>
+absl::StatusOr<Value> CountMethod(const Value& self, const CallArguments& arguments, Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(const int64_t count, CountText(self, arguments, meter));
+  return Value(count);
+}
+
+using Edge = bool (*)(absl::string_view, absl::string_view);
+absl::StatusOr<Value> EdgeMethod(const Value& self, const CallArguments& arguments, Edge matches,
+                                 Meter*) {
+  LLMC_ASSIGN_OR_RETURN(const bool found, MatchesAny(self, arguments, matches));
+  return Value(found);
+}
+
+absl::StatusOr<Value> SplitLinesMethod(const Value& self, const CallArguments& arguments,
+                                       Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(const bool keep_ends, BoolArgument(arguments, 0, "keepends", false));
+  LLMC_RETURN_IF_ERROR(
+      meter->Bytes(static_cast<int64_t>(self.string().size() * sizeof(std::string))));
+  return MadeList(SplitLines(self.string(), keep_ends), meter);
+}
+
+// A method with one of its parameters fixed.
+template <typename Function, typename Bound>
+Method Fix(Function function, Bound bound) {
+  return [=](const Value& self, const CallArguments& arguments, Meter* meter) {
+    return function(self, arguments, bound, meter);
+  };
+}
+
+// A method that makes one text of another.
+Method Convert(std::string (*convert)(absl::string_view)) {
+  return [=](const Value& self, const CallArguments&, Meter* meter) {
+    return Made(convert(self.string()), meter);
+  };
+}
+
+// A method that asks whether every code point is of a kind.
+Method Every(bool (*holds)(char32_t)) {
+  return [=](const Value& self, const CallArguments&, Meter*) { return All(self, holds); };
+}
+
+Method Cased(bool upper) {
+  return [=](const Value& self, const CallArguments&, Meter*) { return HasCase(self, upper); };
+}
+
+// A method that needs nothing but its object.
+Method Plain(absl::StatusOr<Value> (*method)(const Value&, Meter*)) {
+  return [=](const Value& self, const CallArguments&, Meter* meter) { return method(self, meter); };
+}
+
+absl::StatusOr<Value> Same(const Value& self, Meter*) { return self; }
 
 const MethodTable& StringMethods() {
-  static const MethodTable kMethods = {{"strip", LLMC_METHOD_{return StripMethod(s, a, {}, m);
-}
-}  // namespace
-, {"lstrip", LLMC_METHOD_{return StripMethod(s, a, {.right = false}, m);
-}  // namespace llmc::dataset
-}
-, {"rstrip", LLMC_METHOD_{return StripMethod(s, a, {.left = false}, m);
-}
-}
-, {"split", LLMC_METHOD_{return SplitMethod(s, a, false, m);
-}
-}
-, {"rsplit", LLMC_METHOD_{return SplitMethod(s, a, true, m);
-}
-}
-, {"splitlines",
-   LLMC_METHOD_{LLMC_ASSIGN_OR_RETURN(const bool keep, BoolArgument(a, 0, "keepends", false));
-LLMC_RETURN_IF_ERROR(m->Bytes(static_cast<int64_t>(s.string().size())));
-return MadeList(SplitLines(s.string(), keep), m);
-}
-}
-, {"startswith", LLMC_METHOD_{return WrapBool(MatchesAny(s, a, absl::StartsWith));
-}
-}
-, {"endswith", LLMC_METHOD_{return WrapBool(MatchesAny(s, a, absl::EndsWith));
-}
-}
-, {"replace", LLMC_METHOD_{return ReplaceMethod(s, a, m);
-}
-}
-, {"upper", LLMC_METHOD_{return Made(Upper(s.string()), m);
-}
-}
-, {"lower", LLMC_METHOD_{return Made(Lower(s.string()), m);
-}
-}
-, {"casefold", LLMC_METHOD_{return Made(Lower(s.string()), m);
-}
-}
-, {"title", LLMC_METHOD_{return Made(Title(s.string()), m);
-}
-}
-, {"capitalize", LLMC_METHOD_{return Made(Capitalize(s.string()), m);
-}
-}
-, {"join", LLMC_METHOD_{return JoinMethod(s, a, m);
-}
-}
-, {"find", LLMC_METHOD_{return WrapInteger(FindIndex(s, a, false, m));
-}
-}
-, {"rfind", LLMC_METHOD_{return WrapInteger(FindIndex(s, a, true, m));
-}
-}
-, {"index", LLMC_METHOD_{LLMC_ASSIGN_OR_RETURN(const int64_t at, FindIndex(s, a, false, m));
-if (at < 0) return absl::InvalidArgumentError("index: substring not found");
-return Value(at);
-}
-}
-, {"count", LLMC_METHOD_{return WrapInteger(CountText(s, a, m));
-}
-}
-, {"isdigit", LLMC_METHOD_{return All(s, IsDigit);
-}
-}
-, {"isdecimal", LLMC_METHOD_{return All(s, IsDigit);
-}
-}
-, {"isnumeric", LLMC_METHOD_{return All(s, IsDigit);
-}
-}
-, {"isalpha", LLMC_METHOD_{return All(s, IsAlphabetic);
-}
-}
-, {"isalnum", LLMC_METHOD_{return All(s, IsAlphanumeric);
-}
-}
-, {"isspace", LLMC_METHOD_{return All(s, IsPythonSpace);
-}
-}
-, {"isupper", LLMC_METHOD_{return HasCase(s, true);
-}
-}
-, {"islower", LLMC_METHOD_{return HasCase(s, false);
-}
-}
-, {"removeprefix", LLMC_METHOD_{return RemoveEdge(s, a, false, m);
-}
-}
-, {"removesuffix", LLMC_METHOD_{return RemoveEdge(s, a, true, m);
-}
-}
-, {"partition", LLMC_METHOD_{return Partition(s, a, false, m);
-}
-}
-, {"rpartition", LLMC_METHOD_{return Partition(s, a, true, m);
-}
-}
-, {"ljust", LLMC_METHOD_{return Pad(s, a, {false, true, ' '}, m);
-}
-}
-, {"rjust", LLMC_METHOD_{return Pad(s, a, {true, false, ' '}, m);
-}
-}
-, {"center", LLMC_METHOD_{return Pad(s, a, {true, true, ' '}, m);
-}
-}
-, {"zfill", LLMC_METHOD_{return ZeroFill(s, a, m);
-}
-}
-, {"format", LLMC_METHOD_{return FormatMethod(s, a, m);
-}
-}
-,
-}
-;
-return kMethods;
+  static const MethodTable kMethods = {
+      {"strip", Fix(StripMethod, StripSides{})},
+      {"lstrip", Fix(StripMethod, StripSides{.right = false})},
+      {"rstrip", Fix(StripMethod, StripSides{.left = false})},
+      {"split", Fix(SplitMethod, false)},
+      {"rsplit", Fix(SplitMethod, true)},
+      {"splitlines", SplitLinesMethod},
+      {"startswith", Fix(EdgeMethod, Edge{absl::StartsWith})},
+      {"endswith", Fix(EdgeMethod, Edge{absl::EndsWith})},
+      {"replace", ReplaceMethod},
+      {"upper", Convert(Upper)},
+      {"lower", Convert(Lower)},
+      {"casefold", Convert(Lower)},
+      {"title", Convert(Title)},
+      {"capitalize", Convert(Capitalize)},
+      {"join", JoinMethod},
+      {"find", Fix(FindMethodOf, false)},
+      {"rfind", Fix(FindMethodOf, true)},
+      {"index", IndexMethod},
+      {"count", CountMethod},
+      {"isdigit", Every(IsDigit)},
+      {"isdecimal", Every(IsDigit)},
+      {"isnumeric", Every(IsDigit)},
+      {"isalpha", Every(IsAlphabetic)},
+      {"isalnum", Every(IsAlphanumeric)},
+      {"isspace", Every(IsPythonSpace)},
+      {"isupper", Cased(true)},
+      {"islower", Cased(false)},
+      {"removeprefix", Fix(RemoveEdge, false)},
+      {"removesuffix", Fix(RemoveEdge, true)},
+      {"partition", Fix(Partition, false)},
+      {"rpartition", Fix(Partition, true)},
+      {"ljust", Fix(Pad, Padding{false, true, ' '})},
+      {"rjust", Fix(Pad, Padding{true, false, ' '})},
+      {"center", Fix(Pad, Padding{true, true, ' '})},
+      {"zfill", ZeroFill},
+      {"format", FormatMethod},
+  };
+  return kMethods;
 }
 
 absl::StatusOr<Value> Refuse(const Value& self, const CallArguments&, Meter*) {
@@ -428,20 +416,20 @@ absl::StatusOr<Value> ListIndex(const Value& self, const CallArguments& argument
 }
 
 const MethodTable& ListMethods() {
-  static const MethodTable kMethods = {{"index", LLMC_METHOD_{return ListIndex(s, a, false, m);
-}
-}
-, {"count", LLMC_METHOD_{return ListIndex(s, a, true, m);
-}
-}
-, {"copy", LLMC_METHOD_{return s;
-}
-}
-, {"append", Refuse}, {"extend", Refuse}, {"insert", Refuse}, {"pop", Refuse}, {"remove", Refuse},
-    {"sort", Refuse}, {"reverse", Refuse}, {"clear", Refuse},
-}
-;
-return kMethods;
+  static const MethodTable kMethods = {
+      {"index", Fix(ListIndex, false)},
+      {"count", Fix(ListIndex, true)},
+      {"copy", Plain(Same)},
+      {"append", Refuse},
+      {"extend", Refuse},
+      {"insert", Refuse},
+      {"pop", Refuse},
+      {"remove", Refuse},
+      {"sort", Refuse},
+      {"reverse", Refuse},
+      {"clear", Refuse},
+  };
+  return kMethods;
 }
 
 absl::StatusOr<Value> Items(const Value& self, Meter* meter) {
@@ -467,7 +455,9 @@ absl::StatusOr<Value> Keys(const Value& self, Meter* meter) {
 }
 
 absl::StatusOr<Value> DictGet(const Value& self, const CallArguments& arguments, Meter* meter) {
-  const Value* key = arguments.Get(0, "key");
+  // dict.get takes its arguments by position only.
+  const bool by_position = arguments.named.empty() && arguments.positional.size() <= 2;
+  const Value* key = by_position ? arguments.Get(0, "key") : nullptr;
   if (key == nullptr) return absl::InvalidArgumentError("get: expected a key");
   LLMC_RETURN_IF_ERROR(
       meter->Steps(static_cast<int64_t>(self.entries().size() / 16) + key->compare_cost()));
@@ -479,26 +469,14 @@ absl::StatusOr<Value> DictGet(const Value& self, const CallArguments& arguments,
 }
 
 const MethodTable& DictMethods() {
-  static const MethodTable kMethods = {{"get", DictGet}, {"items", LLMC_METHOD_{return Items(s, m);
+  static const MethodTable kMethods = {
+      {"get", DictGet},          {"items", Plain(Items)}, {"keys", Plain(Keys)},
+      {"values", Plain(Values)}, {"copy", Plain(Same)},   {"update", Refuse},
+      {"pop", Refuse},           {"popitem", Refuse},     {"setdefault", Refuse},
+      {"clear", Refuse},
+  };
+  return kMethods;
 }
-}
-, {"keys", LLMC_METHOD_{return Keys(s, m);
-}
-}
-, {"values", LLMC_METHOD_{return Values(s, m);
-}
-}
-, {"copy", LLMC_METHOD_{return s;
-}
-}
-, {"update", Refuse}, {"pop", Refuse}, {"popitem", Refuse}, {"setdefault", Refuse},
-    {"clear", Refuse},
-}
-;
-return kMethods;
-}
-
-#undef LLMC_METHOD_
 
 }  // namespace
 
@@ -511,12 +489,12 @@ Value FindMethod(const Value& object, absl::string_view name, Meter* meter) {
                                                 : DictMethods();
   const auto found = table.find(std::string(name));
   if (found == table.end()) return Value::MakeUndefined(name);
-  const Method method = found->second;
+  const Method* method = &found->second;
   return Value::MakeFunction(
       name,
       [object, method, meter](const CallArguments& arguments) -> absl::StatusOr<Value> {
         LLMC_RETURN_IF_ERROR(meter->Touch(object));
-        return method(object, arguments, meter);
+        return (*method)(object, arguments, meter);
       },
       object.depth());
 }

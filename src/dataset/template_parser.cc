@@ -155,7 +155,9 @@ class StatementParser {
     if (stream_.AtName("recursive")) return stream_.Unexpected("a loop that is not recursive");
     LLMC_RETURN_IF_ERROR(EndTag());
     ++loops_;
+    const int loop_names = expressions_.loop_names();
     LLMC_ASSIGN_OR_RETURN(statement.body, ParseBlock({"else", "endfor"}));
+    statement.uses_loop = expressions_.loop_names() != loop_names;
     --loops_;
     if (stream_.SkipName("else")) {
       LLMC_RETURN_IF_ERROR(EndTag());

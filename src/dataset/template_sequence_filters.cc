@@ -260,7 +260,11 @@ absl::StatusOr<Value> Reverse(const Value& value, const CallArguments&, Meter* m
   return Value(std::move(text));
 }
 
-absl::StatusOr<Value> Ends(const Value& value, bool last, Meter* meter) {
+absl::StatusOr<Value> Ends(const Value& value, const CallArguments&, bool last, Meter* meter) {
+  // A text is not taken apart for one of its letters.
+  if (value.is_string() && !value.string().empty()) {
+    return GetItem(value, Value(int64_t{last ? -1 : 0}), meter);
+  }
   LLMC_ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(value, meter));
   if (items.empty()) return Value::MakeUndefined("item of an empty sequence");
   return last ? items.back() : items.front();
@@ -272,9 +276,10 @@ absl::StatusOr<Value> ItemPairs(const Value& value, const CallArguments& argumen
   return FindMethod(value, "items", meter).function().call(arguments);
 }
 
-#define LLMC_FILTER_                                                            \
-  +[]([[maybe_unused]] const Value& v, [[maybe_unused]] const CallArguments& a, \
-      [[maybe_unused]] Meter* m) -> absl::StatusOr<Value>
+absl::StatusOr<Value> ToList(const Value& value, const CallArguments&, Meter* meter) {
+  LLMC_ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(value, meter));
+  return Value::MakeList(std::move(items));
+}
 
 absl::StatusOr<Value> LengthFilter(const Value& value, const CallArguments&, Meter*) {
   LLMC_ASSIGN_OR_RETURN(const int64_t length, Length(value));
@@ -284,43 +289,29 @@ absl::StatusOr<Value> LengthFilter(const Value& value, const CallArguments&, Met
 }  // namespace
 
 const FilterTable& SequenceFilters() {
-  static const FilterTable kTable = {{"batch", Batch}, {"count", LengthFilter},
-                                     {"dictsort", DictSort},
-                                     {"first", LLMC_FILTER_{return Ends(v, false, m);
+  static const FilterTable kTable = {
+      {"batch", Batch},
+      {"count", LengthFilter},
+      {"dictsort", DictSort},
+      {"first", FixFilter(Ends, false)},
+      {"items", ItemPairs},
+      {"join", Join},
+      {"last", FixFilter(Ends, true)},
+      {"length", LengthFilter},
+      {"list", ToList},
+      {"map", Map},
+      {"max", FixFilter(Extreme, Operator::kGreater)},
+      {"min", FixFilter(Extreme, Operator::kLess)},
+      {"reject", FixFilter(SelectItems, Selection{false, false})},
+      {"rejectattr", FixFilter(SelectItems, Selection{true, false})},
+      {"reverse", Reverse},
+      {"select", FixFilter(SelectItems, Selection{false, true})},
+      {"selectattr", FixFilter(SelectItems, Selection{true, true})},
+      {"sort", Sort},
+      {"sum", Sum},
+      {"unique", Unique},
+  };
+  return kTable;
 }
-}  // namespace llmc::dataset
-, {"items", ItemPairs}, {"join", Join}, {"last", LLMC_FILTER_{return Ends(v, true, m);
-}
-}
-, {"length", LengthFilter},
-    {"list", LLMC_FILTER_{LLMC_ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(v, m));
-return Value::MakeList(std::move(items));
-}
-}
-, {"map", Map}, {"max", LLMC_FILTER_{return Extreme(v, a, Operator::kGreater, m);
-}
-}
-, {"min", LLMC_FILTER_{return Extreme(v, a, Operator::kLess, m);
-}
-}
-, {"reject", LLMC_FILTER_{return SelectItems(v, a, {false, false}, m);
-}
-}
-, {"rejectattr", LLMC_FILTER_{return SelectItems(v, a, {true, false}, m);
-}
-}
-, {"reverse", Reverse}, {"select", LLMC_FILTER_{return SelectItems(v, a, {false, true}, m);
-}
-}
-, {"selectattr", LLMC_FILTER_{return SelectItems(v, a, {true, true}, m);
-}
-}
-, {"sort", Sort}, {"sum", Sum}, {"unique", Unique},
-}
-;
-return kTable;
-}
-
-#undef LLMC_FILTER_
 
 }  // namespace llmc::dataset

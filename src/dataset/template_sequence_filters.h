@@ -10,9 +10,17 @@
 
 namespace llmc::dataset {
 
-using Filter = absl::StatusOr<Value> (*)(const Value& value, const CallArguments& arguments,
-                                         Meter* meter);
+using Filter = std::function<absl::StatusOr<Value>(const Value& value,
+                                                   const CallArguments& arguments, Meter* meter)>;
 using FilterTable = std::map<std::string, Filter, std::less<>>;
+
+// A filter with one of its parameters fixed.
+template <typename Function, typename Bound>
+Filter FixFilter(Function function, Bound bound) {
+  return [=](const Value& value, const CallArguments& arguments, Meter* meter) {
+    return function(value, arguments, bound, meter);
+  };
+}
 
 const FilterTable& SequenceFilters();
 

@@ -135,7 +135,7 @@ TEST(ChatTemplate, HostileTemplates_FailWithinBounds) {
       "{% endfor %}{{ ns.x == [ns.x[0], ns.x[1]] }}{{ ns.x }}",
       "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}"
       "{% endfor %}{{ ns.x | tojson }}",
-      "{% set ns = namespace(x='a') %}{% for i in range(300) %}{% set ns.x = [ns.x.upper] %}"
+      "{% set ns = namespace(x=[1]) %}{% for i in range(300) %}{% set ns.x = [ns.x.copy] %}"
       "{% endfor %}",
       "{% set x = 'a' * 100000000 %}{% for i in range(99999) %}{% if x == x %}{% endif %}{% endfor "
       "%}",

@@ -177,7 +177,6 @@ text[::0]
 (1, 2, 3)[1:]
 record.name
 record['name']
-record.items
 record['items']
 record.tags[0]
 record.nested.deep[1].k
@@ -312,7 +311,6 @@ record | dictsort
 {'b': 1, 'A': 2} | dictsort(by='value', reverse=true)
 record.nested | items | list
 missing | items | list
-items | items
 record | tojson
 record | tojson(indent=2)
 record | tojson(separators=(',', ':'))
@@ -428,7 +426,6 @@ number()
 text.__class__
 ''.__class__.__mro__
 raise_exception('boom')
-range
 -items
 +number
 -text
@@ -457,9 +454,11 @@ text.strip().split(' ')[0] | lower | replace('h', 'J') | length
 'é' < 'z'
 [0] and 'truthy'
 (items | map('string')) and 'generator is true'
-items | map('string')
 '\ttab' ~ '\N'
-0x10
+0x1F
+0o17
+0b11
+0xZ
 08
 1.
 .5
