@@ -1,6 +1,6 @@
 // llmc-worker: one rank. Alone it is the whole job; under mpirun a part of it.
 
-#include <pthread.h>
+#include <malloc.h>
 
 #include <atomic>
 #include <csignal>
@@ -39,6 +39,10 @@ void StopOnSignals() {
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
   for (int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
+
+// Large blocks go back to the system as soon as they are freed. Left to itself the
+// allocator keeps blocks of up to 32 MiB, and a layer's memory piles up.
+void ReturnLargeBlocks() { mallopt(M_MMAP_THRESHOLD, 4 << 20); }
 
 absl::StatusOr<std::unique_ptr<llmc::Collective>> JoinWorld() {
   if (llmc::LaunchedByMpi()) return llmc::MakeMpiCollective();
@@ -165,6 +169,7 @@ int FinishRank(const absl::Status& status, const Request& request, bool is_leade
 }
 
 int RunRank(const std::string& command, const Request& request) {
+  ReturnLargeBlocks();
   StopOnSignals();
   absl::StatusOr<std::unique_ptr<llmc::Collective>> collective = JoinWorld();
   if (!collective.ok()) return llmc::Finish(collective.status(), request.output);

@@ -186,28 +186,7 @@ absl::StatusOr<double> SumErrors(Collective& collective, const OutputErrors& min
   return total.energy > 0 ? total.error / total.energy : 0.0;
 }
 
-// Modules that are solved with one factor: same input, same column order.
-using SetKey = std::pair<std::string, bool>;
-
 }  // namespace
-
-absl::Status GptqLayerModifier::FactorAll(
-    const std::map<std::pair<std::string, bool>, std::vector<const PlannedModule*>>& sets,
-    LayerSolve& layer, std::map<std::pair<std::string, bool>, SharedFactor>& factors) const {
-  for (const auto& [key, modules] : sets) {
-    SharedFactor& factor = factors[key];
-    factor.statistics = &layer.statistics->at(key.first);
-    if (factor.statistics->owner != layer.collective->rank()) continue;
-    auto other = factors.find({key.first, !key.second});
-    if (other != factors.end() && other->second.hessian.num_bytes() > 0) {
-      factor.hessian = Copy(other->second.hessian);
-    } else {
-      factor.hessian = factor.statistics->hessian->Finish();
-    }
-    LLMC_RETURN_IF_ERROR(At(key.first, FactorOwned(key.second, fields_.dampening_frac, factor)));
-  }
-  return absl::OkStatus();
-}
 
 StatisticsNeed GptqLayerModifier::Needs(const PlannedModule& module) const {
   const auto& inputs = module.scheme->input_activations;
@@ -261,32 +240,70 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   return solved;
 }
 
-absl::Status GptqLayerModifier::Solve(LayerSolve& layer) const {
-  Collective& collective = *layer.collective;
-  std::map<std::string, SolvedModule> solved;
-  std::map<SetKey, std::vector<const PlannedModule*>> sets;
-  for (const PlannedModule* module : layer.modules) {
-    if (module->method == Method::kGptq) {
-      sets[{module->module.input_group, IsOrdered(*module)}].push_back(module);
-    } else {
-      LLMC_ASSIGN_OR_RETURN(solved[module->module.name], RoundModule(*module, layer));
+absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
+                                             LayerSolve& layer) const {
+  for (InputGroup& group : groups) {
+    if (group.statistics->owner != layer.collective->rank()) continue;
+    HostTensor hessian = group.statistics->hessian->Finish();
+    for (auto& [ordered, set] : group.sets) {
+      const bool is_last = ordered == group.sets.rbegin()->first;
+      set.factor.hessian = is_last ? std::move(hessian) : Copy(hessian);
+      LLMC_RETURN_IF_ERROR(
+          At(group.name, FactorOwned(ordered, fields_.dampening_frac, set.factor)));
     }
   }
-  // Owners factor side by side; then the factors go round one after the other.
-  std::map<SetKey, SharedFactor> factors;
-  const absl::Status local = FactorAll(sets, layer, factors);
-  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
-  for (const auto& [key, modules] : sets) {
-    SharedFactor& factor = factors.at(key);
-    LLMC_RETURN_IF_ERROR(ShareFactor(collective, factor.statistics->owner, factor));
-    for (const PlannedModule* module : modules) {
-      absl::StatusOr<SolvedModule> result = factor.failure.empty()
-                                                ? SolveModule(*module, factor, layer)
-                                                : FallBack(*module, factor.failure, layer);
+  return absl::OkStatus();
+}
+
+absl::Status GptqLayerModifier::SolveGroup(InputGroup& group, LayerSolve& layer,
+                                           std::map<std::string, SolvedModule>& solved) const {
+  for (auto& [ordered, set] : group.sets) {
+    LLMC_RETURN_IF_ERROR(ShareFactor(*layer.collective, group.statistics->owner, set.factor));
+    for (const PlannedModule* module : set.modules) {
+      absl::StatusOr<SolvedModule> result = set.factor.failure.empty()
+                                                ? SolveModule(*module, set.factor, layer)
+                                                : FallBack(*module, set.factor.failure, layer);
       if (!result.ok()) return result.status();
       solved[module->module.name] = *std::move(result);
     }
-    factors.erase(key);
+    set.factor = SharedFactor();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<GptqLayerModifier::InputGroup> GptqLayerModifier::GroupsOf(
+    const LayerSolve& layer) const {
+  std::map<std::string, InputGroup> groups;
+  for (const PlannedModule* module : layer.modules) {
+    if (module->method != Method::kGptq) continue;
+    InputGroup& group = groups[module->module.input_group];
+    group.name = module->module.input_group;
+    group.statistics = &layer.statistics->at(group.name);
+    SolveSet& set = group.sets[IsOrdered(*module)];
+    set.factor.statistics = group.statistics;
+    set.modules.push_back(module);
+  }
+  std::vector<InputGroup> ordered;
+  for (auto& [name, group] : groups) ordered.push_back(std::move(group));
+  return ordered;
+}
+
+absl::Status GptqLayerModifier::Solve(LayerSolve& layer) const {
+  Collective& collective = *layer.collective;
+  std::map<std::string, SolvedModule> solved;
+  for (const PlannedModule* module : layer.modules) {
+    if (module->method == Method::kGptq) continue;
+    LLMC_ASSIGN_OR_RETURN(solved[module->module.name], RoundModule(*module, layer));
+  }
+  // As many groups at a time as there are ranks: their owners factor side by side,
+  // and no more factors than that are in memory.
+  std::vector<InputGroup> groups = GroupsOf(layer);
+  const size_t width = static_cast<size_t>(collective.world_size());
+  for (size_t first = 0; first < groups.size(); first += width) {
+    const std::span<InputGroup> round =
+        std::span(groups).subspan(first, std::min(width, groups.size() - first));
+    LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(FactorGroups(round, layer)));
+    for (InputGroup& group : round) LLMC_RETURN_IF_ERROR(SolveGroup(group, layer, solved));
   }
   for (const PlannedModule* module : layer.modules) {
     layer.solved.push_back(std::move(solved.at(module->module.name)));

@@ -5,6 +5,7 @@
 #define LLMC_MODIFIERS_GPTQ_H_
 
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,9 +28,22 @@ class GptqLayerModifier : public LayerModifier {
   absl::Status Solve(LayerSolve& layer) const override;
 
  private:
-  absl::Status FactorAll(
-      const std::map<std::pair<std::string, bool>, std::vector<const PlannedModule*>>& sets,
-      LayerSolve& layer, std::map<std::pair<std::string, bool>, SharedFactor>& factors) const;
+  // Modules that are solved with one factor: same input, same column order.
+  struct SolveSet {
+    std::vector<const PlannedModule*> modules;
+    SharedFactor factor;
+  };
+  // Modules that share an input, and so a Hessian.
+  struct InputGroup {
+    std::string name;
+    InputStatistics* statistics = nullptr;
+    std::map<bool, SolveSet> sets;  // By whether columns are ordered.
+  };
+
+  std::vector<InputGroup> GroupsOf(const LayerSolve& layer) const;
+  absl::Status FactorGroups(std::span<InputGroup> groups, LayerSolve& layer) const;
+  absl::Status SolveGroup(InputGroup& group, LayerSolve& layer,
+                          std::map<std::string, SolvedModule>& solved) const;
   absl::StatusOr<SolvedModule> SolveModule(const PlannedModule& module, const SharedFactor& factor,
                                            LayerSolve& layer) const;
   absl::StatusOr<SolvedModule> FallBack(const PlannedModule& module, const std::string& reason,
