@@ -34,7 +34,7 @@ class WeightDistance {
 
   // "" when the distance is one that rounding to `args` can have; else what is
   // wrong. The limits are about three times what round-to-nearest and GPTQ show
-  // and half of what scales in another order show (docs/decisions).
+  // and half of what scales in another order show (docs/decisions/0011).
   std::string Verdict(const QuantizationArgs& args) const;
 
  private:

@@ -17,7 +17,12 @@ namespace llmc {
 class ScratchDirectory {
  public:
   ScratchDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "llmc_test_XXXXXX").string();
+    // In memory where possible: an fsync costs nothing there.
+    const std::filesystem::path memory = "/dev/shm";
+    const bool has_memory = std::filesystem::is_directory(memory);
+    std::string pattern =
+        ((has_memory ? memory : std::filesystem::temp_directory_path()) / "llmc_test_XXXXXX")
+            .string();
     path_ = ::mkdtemp(pattern.data());
   }
   ~ScratchDirectory() {
