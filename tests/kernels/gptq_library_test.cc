@@ -1,5 +1,6 @@
 // FactorInverseHessian and GptqSolve against llmcompressor itself.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -69,7 +70,7 @@ double FractionEqual(const HostTensor& got, const TensorView& want) {
 
 TEST(GptqLibrary, RandomLayers_GiveTheCodesAndLossOfLlmCompressor) {
   const std::filesystem::path folder =
-      std::filesystem::path(testing::TempDir()) / "llmc_gptq_library";
+      std::filesystem::path(testing::TempDir()) / ("llmc_gptq_library_" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
   const std::string command = LLMC_SOURCE_DIR "/.venv/bin/python " LLMC_SOURCE_DIR
                                               "/tests/kernels/make_gptq_cases.py " +
