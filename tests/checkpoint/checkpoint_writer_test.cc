@@ -207,10 +207,10 @@ TEST_F(CheckpointWriterTest, Output_LoadsInThePythonPackages) {
   const std::string script =
       "import sys,json; from safetensors import safe_open; d=sys.argv[1]; "
       "m=json.load(open(d+'/model.safetensors.index.json'))['weight_map']; "
-      "r={n: safe_open(d+'/'+f,'pt') for n,f in m.items()}; "
+      "r={n: safe_open(d+'/'+f,'np') for n,f in m.items()}; "
       "assert all(x.metadata()=={'format':'pt'} for x in r.values()); "
       "assert r['layer.1.w'].get_tensor('layer.1.w').shape==(40,3); "
-      "assert r['copied'].get_tensor('copied').numpy().tobytes()==b'12345678'";
+      "assert r['copied'].get_tensor('copied').tobytes()==b'12345678'";
   EXPECT_EQ(std::system(absl::StrCat(LLMC_SOURCE_DIR, "/.venv/bin/python -c \"", script, "\" ",
                                      output_.string())
                             .c_str()),

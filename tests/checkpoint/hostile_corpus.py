@@ -189,7 +189,7 @@ def mutations(count):
 
 def verdict(path):
     try:
-        with safe_open(path, "pt") as reader:
+        with safe_open(path, "np") as reader:
             return {"accepted": True, "names": sorted(reader.keys())}
     except Exception as error:
         return {"accepted": False, "names": [], "error": str(error)[:120]}
