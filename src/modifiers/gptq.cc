@@ -6,70 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/gptq_solve.h"
-#include "llmc/float_formats.h"
-#include "llmc/parallel.h"
 #include "modifiers/round_to_nearest.h"
+#include "modifiers/widen.h"
 
 namespace llmc {
 namespace {
 
 bool IsOrdered(const PlannedModule& module) { return module.scheme->weights->actorder.has_value(); }
-
-float ToFloat(DType dtype, const std::byte* bytes, int64_t i) {
-  switch (dtype) {
-    case DType::kBF16:
-      return Bf16ToFloat(reinterpret_cast<const uint16_t*>(bytes)[i]);
-    case DType::kF16:
-      return F16ToFloat(reinterpret_cast<const uint16_t*>(bytes)[i]);
-    case DType::kI8:
-      return static_cast<float>(reinterpret_cast<const int8_t*>(bytes)[i]);
-    case DType::kF8E4M3:
-      return E4m3ToFloat(reinterpret_cast<const uint8_t*>(bytes)[i]);
-    default:
-      return reinterpret_cast<const float*>(bytes)[i];
-  }
-}
-
-void StoreFloat(DType dtype, float value, std::byte* bytes, int64_t i) {
-  switch (dtype) {
-    case DType::kBF16:
-      reinterpret_cast<uint16_t*>(bytes)[i] = FloatToBf16(value);
-      break;
-    case DType::kF16:
-      reinterpret_cast<uint16_t*>(bytes)[i] = FloatToF16(value);
-      break;
-    default:
-      reinterpret_cast<float*>(bytes)[i] = value;
-  }
-}
-
-HostTensor Widen(const HostTensor& tensor, int64_t first, int64_t count) {
-  HostTensor wide(DType::kF32, {count});
-  constexpr int64_t kUnit = 1 << 16;
-  ParallelFor((count + kUnit - 1) / kUnit, [&](int64_t unit) {
-    for (int64_t i = unit * kUnit; i < std::min(count, (unit + 1) * kUnit); ++i) {
-      wide.as<float>()[i] = ToFloat(tensor.dtype(), tensor.bytes().data(), first + i);
-    }
-  });
-  return wide;
-}
-
-// Rounds `from`, F32, into the elements of `tensor` from `first` on.
-void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor) {
-  constexpr int64_t kUnit = 1 << 16;
-  const int64_t count = from.num_elements();
-  ParallelFor((count + kUnit - 1) / kUnit, [&](int64_t unit) {
-    for (int64_t i = unit * kUnit; i < std::min(count, (unit + 1) * kUnit); ++i) {
-      StoreFloat(tensor.dtype(), from.as<float>()[i], tensor.bytes().data(), first + i);
-    }
-  });
-}
-
-HostTensor Copy(const HostTensor& tensor) {
-  HostTensor copy(tensor.dtype(), tensor.shape());
-  std::memcpy(copy.bytes().data(), tensor.bytes().data(), tensor.bytes().size());
-  return copy;
-}
 
 // Rows that the solver keeps together.
 constexpr int64_t kRowUnit = 64;
@@ -121,42 +64,30 @@ SolverGrid MakeSolverGrid(const kernels::WeightGrid& grid, const QuantizationArg
   return solver;
 }
 
-// tr(E H E^T) and tr(W H W^T) over some rows.
-struct OutputErrors {
-  double error = 0;
-  double energy = 0;
-};
-
-// Solves rows [mine.begin, mine.end) of `solved.weight` in place.
-absl::Status SolveRows(const RowRange& mine, const SharedFactor& factor, int64_t block_size,
-                       SolvedModule& solved, OutputErrors& errors) {
+// Solves rows [mine.begin, mine.end) of `solved.weight` in place; returns their
+// tr(E H E^T), which the solver's two sums hold: 2 loss - lambda change.
+absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& factor,
+                                 int64_t block_size, SolvedModule& solved) {
   const int64_t num_rows = mine.end - mine.begin;
-  if (num_rows == 0) return absl::OkStatus();
+  if (num_rows == 0) return 0.0;
   HostTensor& weight = solved.weight;
   const int64_t columns = weight.dim(1);
-  const int64_t first = mine.begin * columns;
   const SolverGrid grid =
       MakeSolverGrid(solved.grid, *solved.planned->scheme->weights, weight.shape());
-  HostTensor dense = Widen(weight, first, num_rows * columns);
-  HostTensor rounded = Widen(weight, first, num_rows * columns);
+  HostTensor rows = Widen(weight, mine.begin * columns, num_rows * columns);
   kernels::GptqProblem problem;
   problem.rows = num_rows;
   problem.first_row = mine.begin;
   problem.in_features = columns;
-  problem.weight = rounded.as<float>();
+  problem.weight = rows.as<float>();
   problem.inverse_factor = factor.upper.as<float>();
   problem.order = factor.order.empty() ? nullptr : factor.order.data();
   problem.grid = grid.view;
-  LLMC_RETURN_IF_ERROR(At(solved.planned->module.name,
-                          kernels::GptqSolve(problem, {.block_size = block_size}).status()));
-  const float* hessian = factor.hessian.as<float>();
-  errors.error =
-      kernels::OutputError(dense.as<float>(), rounded.as<float>(), num_rows, columns, hessian);
-  Narrow(rounded, first, weight);
-  std::memset(rounded.as<float>(), 0, rounded.num_bytes());
-  errors.energy =
-      kernels::OutputError(dense.as<float>(), rounded.as<float>(), num_rows, columns, hessian);
-  return absl::OkStatus();
+  absl::StatusOr<kernels::GptqResult> result =
+      kernels::GptqSolve(problem, {.block_size = block_size});
+  if (!result.ok()) return At(solved.planned->module.name, result.status());
+  Narrow(rows, mine.begin * columns, weight);
+  return std::max(0.0, 2 * result->loss - factor.lambda * result->change);
 }
 
 // Every rank's rows to every rank.
@@ -173,17 +104,16 @@ absl::Status GatherRows(Collective& collective, HostTensor& weight) {
   return collective.AllGather(mine, offsets, weight.bytes());
 }
 
-absl::StatusOr<double> SumErrors(Collective& collective, const OutputErrors& mine) {
+absl::StatusOr<double> SumOverRanks(Collective& collective, double mine) {
   const absl::string_view bytes(reinterpret_cast<const char*>(&mine), sizeof(mine));
   LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> all, collective.AllGatherStrings(bytes));
-  OutputErrors total;
+  double total = 0;
   for (const std::string& text : all) {
-    OutputErrors part;
+    double part = 0;
     std::memcpy(&part, text.data(), sizeof(part));
-    total.error += part.error;
-    total.energy += part.energy;
+    total += part;
   }
-  return total.energy > 0 ? total.error / total.energy : 0.0;
+  return total;
 }
 
 }  // namespace
@@ -217,6 +147,7 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::FallBack(const PlannedModule& mo
 
 absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule& module,
                                                             const SharedFactor& factor,
+                                                            double energy,
                                                             LayerSolve& layer) const {
   SolvedModule solved;
   solved.planned = &module;
@@ -232,11 +163,11 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   Collective& collective = *layer.collective;
   const RowRange mine =
       RowsOfRank(solved.weight.dim(0), collective.rank(), collective.world_size());
-  OutputErrors errors;
-  const absl::Status local = SolveRows(mine, factor, fields_.block_size, solved, errors);
-  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
+  const absl::StatusOr<double> error = SolveRows(mine, factor, fields_.block_size, solved);
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(error.status()));
   LLMC_RETURN_IF_ERROR(GatherRows(collective, solved.weight));
-  LLMC_ASSIGN_OR_RETURN(solved.output_error, SumErrors(collective, errors));
+  LLMC_ASSIGN_OR_RETURN(const double total, SumOverRanks(collective, *error));
+  solved.output_error = energy > 0 ? total / energy : 0.0;
   return solved;
 }
 
@@ -244,12 +175,14 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
                                              LayerSolve& layer) const {
   for (InputGroup& group : groups) {
     if (group.statistics->owner != layer.collective->rank()) continue;
-    HostTensor hessian = group.statistics->hessian->Finish();
+    const HostTensor hessian = group.statistics->hessian->Finish();
     for (auto& [ordered, set] : group.sets) {
-      const bool is_last = ordered == group.sets.rbegin()->first;
-      set.factor.hessian = is_last ? std::move(hessian) : Copy(hessian);
+      for (size_t i = 0; i < set.modules.size(); ++i) {
+        set.factor.energies[i] =
+            OutputEnergy(layer.weights.at(set.modules[i]->module.name), hessian);
+      }
       LLMC_RETURN_IF_ERROR(
-          At(group.name, FactorOwned(ordered, fields_.dampening_frac, set.factor)));
+          At(group.name, FactorOwned(hessian, ordered, fields_.dampening_frac, set.factor)));
     }
   }
   return absl::OkStatus();
@@ -259,12 +192,14 @@ absl::Status GptqLayerModifier::SolveGroup(InputGroup& group, LayerSolve& layer,
                                            std::map<std::string, SolvedModule>& solved) const {
   for (auto& [ordered, set] : group.sets) {
     LLMC_RETURN_IF_ERROR(ShareFactor(*layer.collective, group.statistics->owner, set.factor));
-    for (const PlannedModule* module : set.modules) {
-      absl::StatusOr<SolvedModule> result = set.factor.failure.empty()
-                                                ? SolveModule(*module, set.factor, layer)
-                                                : FallBack(*module, set.factor.failure, layer);
+    for (size_t i = 0; i < set.modules.size(); ++i) {
+      const PlannedModule& module = *set.modules[i];
+      absl::StatusOr<SolvedModule> result =
+          set.factor.failure.empty()
+              ? SolveModule(module, set.factor, set.factor.energies[i], layer)
+              : FallBack(module, set.factor.failure, layer);
       if (!result.ok()) return result.status();
-      solved[module->module.name] = *std::move(result);
+      solved[module.module.name] = *std::move(result);
     }
     set.factor = SharedFactor();
   }
@@ -282,6 +217,7 @@ std::vector<GptqLayerModifier::InputGroup> GptqLayerModifier::GroupsOf(
     SolveSet& set = group.sets[IsOrdered(*module)];
     set.factor.statistics = group.statistics;
     set.modules.push_back(module);
+    set.factor.energies.push_back(0);
   }
   std::vector<InputGroup> ordered;
   for (auto& [name, group] : groups) ordered.push_back(std::move(group));

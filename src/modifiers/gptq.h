@@ -45,7 +45,7 @@ class GptqLayerModifier : public LayerModifier {
   absl::Status SolveGroup(InputGroup& group, LayerSolve& layer,
                           std::map<std::string, SolvedModule>& solved) const;
   absl::StatusOr<SolvedModule> SolveModule(const PlannedModule& module, const SharedFactor& factor,
-                                           LayerSolve& layer) const;
+                                           double energy, LayerSolve& layer) const;
   absl::StatusOr<SolvedModule> FallBack(const PlannedModule& module, const std::string& reason,
                                         LayerSolve& layer) const;
   absl::StatusOr<SolvedModule> RoundModule(const PlannedModule& module, LayerSolve& layer) const;

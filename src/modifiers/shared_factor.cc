@@ -1,9 +1,12 @@
 #include "modifiers/shared_factor.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "kernels/cholesky.h"
+#include "kernels/gptq_solve.h"
+#include "modifiers/widen.h"
 
 namespace llmc {
 namespace {
@@ -11,29 +14,33 @@ namespace {
 // What travels before the matrices.
 struct Summary {
   double dampening_frac = 0;
+  double lambda = 0;
   int64_t has_upper = 0;
   int64_t is_ordered = 0;
 };
 
-std::span<std::byte> BytesOf(Summary& summary) {
-  return std::as_writable_bytes(std::span<Summary>(&summary, 1));
+template <typename T>
+std::span<std::byte> BytesOf(std::span<T> values) {
+  return std::as_writable_bytes(values);
 }
 
 }  // namespace
 
-absl::Status FactorOwned(bool ordered, double dampening_frac, SharedFactor& factor) {
+absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
+                         SharedFactor& factor) {
   if (factor.statistics->hessian_sum.tokens == 0) {
     factor.failure = "its input saw no calibration token";
     return absl::OkStatus();
   }
-  if (ordered) factor.order = kernels::OrderByDiagonal(factor.hessian);
+  if (ordered) factor.order = kernels::OrderByDiagonal(hessian);
   kernels::InverseFactorOptions options;
   options.dampening_frac = dampening_frac;
   absl::StatusOr<kernels::InverseFactor> inverse =
-      kernels::FactorInverseHessian(factor.hessian, factor.order, options);
+      kernels::FactorInverseHessian(hessian, factor.order, options);
   if (inverse.ok()) {
     factor.upper = std::move(inverse->upper);
     factor.dampening_frac = inverse->dampening_frac;
+    factor.lambda = inverse->lambda;
     return absl::OkStatus();
   }
   if (inverse.status().code() != absl::StatusCode::kFailedPrecondition) return inverse.status();
@@ -41,25 +48,43 @@ absl::Status FactorOwned(bool ordered, double dampening_frac, SharedFactor& fact
   return absl::OkStatus();
 }
 
+double OutputEnergy(const HostTensor& weight, const HostTensor& hessian) {
+  constexpr int64_t kSampledRows = 128;
+  const int64_t rows = weight.dim(0);
+  const int64_t columns = weight.dim(1);
+  const int64_t sampled = std::min(rows, kSampledRows);
+  HostTensor dense(DType::kF32, {sampled, columns});
+  for (int64_t i = 0; i < sampled; ++i) {
+    const HostTensor row = Widen(weight, i * rows / sampled * columns, columns);
+    std::memcpy(dense.as<float>() + i * columns, row.as<float>(), row.num_bytes());
+  }
+  HostTensor zero(DType::kF32, {sampled, columns});
+  std::memset(zero.as<float>(), 0, zero.num_bytes());
+  const double energy = kernels::OutputError(dense.as<float>(), zero.as<float>(), sampled, columns,
+                                             hessian.as<float>());
+  return energy * static_cast<double>(rows) / static_cast<double>(sampled);
+}
+
 absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor) {
   if (collective.world_size() == 1) return absl::OkStatus();
   const bool is_owner = collective.rank() == owner;
   const int64_t n = factor.statistics->hessian->in_features();
-  Summary summary{factor.dampening_frac, factor.failure.empty(), !factor.order.empty()};
-  LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(summary), owner));
+  Summary summary{factor.dampening_frac, factor.lambda, factor.failure.empty(),
+                  !factor.order.empty()};
+  LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<Summary>(&summary, 1)), owner));
   LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> failures,
                         collective.AllGatherStrings(is_owner ? factor.failure : ""));
   factor.dampening_frac = summary.dampening_frac;
+  factor.lambda = summary.lambda;
   factor.failure = failures[owner];
   if (summary.has_upper == 0) return absl::OkStatus();
   if (!is_owner) {
-    factor.hessian = HostTensor(DType::kF32, {n, n});
     factor.upper = HostTensor(DType::kF32, {n, n});
     factor.order.resize(summary.is_ordered != 0 ? n : 0);
   }
-  LLMC_RETURN_IF_ERROR(collective.Broadcast(factor.hessian.bytes(), owner));
+  LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<double>(factor.energies)), owner));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(factor.upper.bytes(), owner));
-  return collective.Broadcast(std::as_writable_bytes(std::span<int32_t>(factor.order)), owner);
+  return collective.Broadcast(BytesOf(std::span<int32_t>(factor.order)), owner);
 }
 
 }  // namespace llmc

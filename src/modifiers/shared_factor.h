@@ -13,22 +13,29 @@
 
 namespace llmc {
 
-// After Share, every rank holds the same. Memory: 8 in_features^2 bytes.
+// After ShareFactor every rank holds the same. Memory: 4 in_features^2 bytes.
 struct SharedFactor {
   InputStatistics* statistics = nullptr;
-  HostTensor hessian;          // F32 [in_features, in_features].
-  HostTensor upper;            // F32 [in_features, in_features]; empty when it failed.
-  std::vector<int32_t> order;  // Original column of each position; empty: natural.
-  double dampening_frac = 0;   // As used.
-  std::string failure;         // Why there is no factor; empty: there is one.
+  HostTensor upper;              // F32 [in_features, in_features]; empty when it failed.
+  std::vector<int32_t> order;    // Original column of each position; empty: natural.
+  double dampening_frac = 0;     // As used.
+  double lambda = 0;             // What was added to the diagonal of H.
+  std::vector<double> energies;  // tr(W H W^T) of each module that it is for.
+  std::string failure;           // Why there is no factor; empty: there is one.
 };
 
-// On the owner, local: finishes the Hessian and factors it, visiting columns by
-// falling diagonal when `ordered`. A Hessian that cannot be factored sets
-// `failure`; an error is returned for what should stop the job.
-absl::Status FactorOwned(bool ordered, double dampening_frac, SharedFactor& factor);
+// On the owner, local: factors `hessian`, visiting columns by falling diagonal when
+// `ordered`. A Hessian that cannot be factored sets `failure`; an error is
+// returned for what should stop the job.
+absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
+                         SharedFactor& factor);
 
-// Collective: copies the owner's factor to every rank.
+// tr(W H W^T) of one weight, [out_features, in_features], estimated from up to 128
+// evenly spaced rows: what a relative output error is a fraction of.
+double OutputEnergy(const HostTensor& weight, const HostTensor& hessian);
+
+// Collective: copies the owner's factor to every rank. `energies` has its final
+// size on every rank.
 absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor);
 
 }  // namespace llmc

@@ -1,0 +1,21 @@
+// Between a weight's dtype and float32.
+#ifndef LLMC_MODIFIERS_WIDEN_H_
+#define LLMC_MODIFIERS_WIDEN_H_
+
+#include <cstdint>
+
+#include "llmc/tensor.h"
+
+namespace llmc {
+
+// Elements [first, first + count) of `tensor` (F32, BF16, F16, I8 or F8_E4M3) as F32
+// [count]. Exact. Parallel over fixed units.
+HostTensor Widen(const HostTensor& tensor, int64_t first, int64_t count);
+
+// Rounds `from`, F32, to the dtype of `tensor` (F32, BF16 or F16) and stores it at
+// its elements from `first` on. Parallel over fixed units.
+void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor);
+
+}  // namespace llmc
+
+#endif  // LLMC_MODIFIERS_WIDEN_H_
