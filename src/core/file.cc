@@ -67,7 +67,8 @@ absl::Status ErrnoStatus(int error, const std::filesystem::path& path, absl::str
 }
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, int64_t max_bytes) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Not blocking: the open of a pipe that nobody writes would wait for ever.
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (file.get() < 0) return ErrnoStatus(errno, path, "open");
   struct stat st {};
   if (::fstat(file.get(), &st) != 0) return ErrnoStatus(errno, path, "stat");
