@@ -1,12 +1,15 @@
 #include "cli/job_options.h"
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "llmc/byte_size.h"
@@ -41,6 +44,13 @@ CLI::Option* AddSize(CLI::App& app, const std::string& flag, const std::string& 
       ->envname(EnvironmentName(flag));
 }
 
+// What is wrong with a seed, or "". The parser's own conversion wraps a minus sign.
+std::string SeedProblem(const std::string& text) {
+  uint64_t seed = 0;
+  const bool is_unsigned = !text.empty() && text[0] != '-' && absl::SimpleAtoi(text, &seed);
+  return is_unsigned ? "" : absl::StrCat(text, ": expected a whole number from 0 to 2^64 - 1");
+}
+
 void AddCalibrationOptions(CLI::App& app, Job& job) {
   app.add_option("--dataset", job.datasets,
                  "calibration text: .jsonl .json .txt .csv .parquet, also .gz and .zst, or a "
@@ -52,7 +62,8 @@ void AddCalibrationOptions(CLI::App& app, Job& job) {
   AddOption(app, "--max-seq-length", job.max_seq_length, "tokens that are kept of a sample")
       ->check(CLI::Range(int64_t{1}, int64_t{16'777'216}));
   AddOption(app, "--text-column", job.text_column, "column that holds the text");
-  AddOption(app, "--seed", job.seed, "seed of the sample choice");
+  AddOption(app, "--seed", job.seed, "seed of the sample choice")
+      ->check(CLI::Validator(SeedProblem, "UINT64"));
   app.add_flag("--shuffle,!--no-shuffle", job.shuffle,
                "choose samples at random (seeded), or take the first ones in file order")
       ->envname("LLMC_SHUFFLE");
@@ -82,19 +93,22 @@ void AddNumericOptions(CLI::App& app, Job& job) {
       ->envname("LLMC_QUOTIENT_ROUNDING");
 }
 
-// Finds the option a config key names.
-CLI::Option* OptionForKey(CLI::App& app, const std::string& key) {
-  const std::string flag = absl::StrCat("--", absl::StrReplaceAll(key, {{"_", "-"}}));
-  return app.get_option_no_throw(flag);
-}
-
-absl::Status ApplyItem(CLI::App& app, const CLI::ConfigItem& item) {
-  CLI::Option* option = OptionForKey(app, item.name);
+// `seen`: the options that earlier items have named.
+absl::Status ApplyItem(CLI::App& app, const CLI::ConfigItem& item,
+                       std::set<const CLI::Option*>& seen) {
+  const std::string name = absl::StrReplaceAll(item.name, {{"_", "-"}});
+  CLI::Option* option = app.get_option_no_throw(absl::StrCat("--", name));
   if (option == nullptr || !item.parents.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("unknown key \"", item.fullname(), "\""));
   }
+  if (!seen.insert(option).second) {
+    return absl::InvalidArgumentError(absl::StrCat("key \"", item.name, "\" is given twice"));
+  }
   if (option->count() > 0) return absl::OkStatus();
-  for (const std::string& input : item.inputs) option->add_result(input);
+  const bool is_flag = option->get_expected_max() == 0;
+  for (const std::string& input : item.inputs) {
+    option->add_result(is_flag ? option->get_flag_value(name, input) : input);
+  }
   option->run_callback();
   return absl::OkStatus();
 }
@@ -116,7 +130,8 @@ void AddJobOptions(CLI::App& app, Job& job) {
     job.max_shard_bytes = bytes;
   })->default_str(FormatByteSize(job.max_shard_bytes));
   AddNumericOptions(app, job);
-  app.add_flag("--fresh", job.fresh, "ignore an unfinished run and replace a finished output");
+  app.add_flag("--fresh", job.fresh, "ignore an unfinished run and replace a finished output")
+      ->envname("LLMC_FRESH");
   app.add_option("--eval-dataset", job.eval_datasets,
                  "text to measure perplexity on, before and after")
       ->type_name("FILE...")
@@ -147,10 +162,11 @@ absl::Status ApplyConfigFile(CLI::App& app) {
     return absl::NotFoundError(absl::StrCat(path, ": no such config file"));
   }
   try {
+    std::set<const CLI::Option*> seen;
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(path)) {
-      LLMC_RETURN_IF_ERROR(At(path, ApplyItem(app, item)));
+      LLMC_RETURN_IF_ERROR(At(path, ApplyItem(app, item, seen)));
     }
-  } catch (const CLI::Error& error) {
+  } catch (const std::exception& error) {  // The parser's own and those of std::stoll in it.
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
   }
   return absl::OkStatus();

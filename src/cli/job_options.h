@@ -24,7 +24,7 @@ void AddJobOptions(CLI::App& app, Job& job);
 void AddOutputOptions(CLI::App& app, OutputOptions& output);
 
 // Adds --config FILE. After parsing, call ApplyConfigFile: it sets the options
-// that neither a flag nor the environment gave. kInvalidArgument for an unknown
+// that neither a flag nor the environment gave. kInvalidArgument for an unknown or repeated
 // key or a bad value, kNotFound for an absent file.
 void AddConfigOption(CLI::App& app);
 absl::Status ApplyConfigFile(CLI::App& app);
