@@ -52,8 +52,8 @@ const std::map<std::string, Folders> kMayInclude = {
 
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
-    {"mpi.h", "collective"}, {"pcre2.h", "tokenizer recipe"}, {"yaml-cpp/yaml.h", "recipe"},
-    {"zstd.h", "dataset"},   {"zlib.h", "dataset"},           {"CLI/CLI.hpp", "cli"},
+    {"mpi.h", "collective"}, {"pcre2.h", "tokenizer formats"}, {"yaml-cpp/yaml.h", "recipe"},
+    {"zstd.h", "dataset"},   {"zlib.h", "dataset"},           {"CLI/CLI.hpp", "cli apps"},
 };
 
 const fs::path kRoot = LLMC_SOURCE_DIR;
@@ -123,10 +123,14 @@ TEST(Layering, TheGraph_HasNoCycle) {
   for (const auto& [folder, unused] : kMayInclude) visit(folder, 0);
 }
 
+// The macro that asks for several machine-code versions of a function must be
+// empty where the compiler has no such attribute.
+const std::set<std::string> kConditionalHeaders = {"cpu_clones.h"};
+
 TEST(Layering, Headers_HaveNoConditionalCode) {
   const std::regex conditional(R"(^\s*#\s*(if|ifdef|elif|else)\b)");
   for (const fs::path& file : SourceFiles()) {
-    if (file.extension() != ".h") continue;
+    if (file.extension() != ".h" || kConditionalHeaders.contains(file.filename())) continue;
     std::ifstream in(file);
     std::string line;
     for (int number = 1; std::getline(in, line); ++number) {

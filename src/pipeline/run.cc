@@ -24,19 +24,6 @@ namespace {
 
 constexpr const char* kReportDir = "llmc_report";
 
-// auto: bfloat16 products where the model is bfloat16 and the CPU multiplies
-// bfloat16 in hardware, float32 elsewhere. CPUs without such instructions emulate
-// them at a third of the float32 rate (docs/benchmarks.md), and a rule that timed
-// the machine could answer differently when a run is resumed.
-ComputeDType ResolveComputeDType(const Job& job, const Plan& plan) {
-  if (job.compute_dtype != ComputeDType::kAuto) return job.compute_dtype;
-  for (const PlannedModule& module : plan.modules) {
-    if (module.source.dtype != DType::kBF16) return ComputeDType::kFloat32;
-  }
-  return __builtin_cpu_supports("avx512bf16") != 0 ? ComputeDType::kBFloat16
-                                                   : ComputeDType::kFloat32;
-}
-
 // The samples as text for a broadcast, and back.
 std::string Pack(const CalibrationSamples& samples) {
   nlohmann::json json = {{"rows", samples.rows},
@@ -117,7 +104,7 @@ class JobRun {
   absl::Status MakeThePlan() {
     StepScope scope(clock_, Step::kPlan);
     LLMC_ASSIGN_OR_RETURN(plan_, MakePlan(job_));
-    job_.compute_dtype = ResolveComputeDType(job_, plan_);
+    job_.compute_dtype = plan_.compute_dtype;
     if (job_.device == "cuda") {
       return absl::UnimplementedError("--device cuda: this build computes on the CPU");
     }

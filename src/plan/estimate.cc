@@ -98,7 +98,7 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
 int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
   const LayerSizes layer = LargestLayer(plan);
   const int64_t hidden = plan.model->hidden_size;
-  const int64_t compute_size = 4;
+  const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   const int64_t weights = layer.weights * compute_size + layer.source_bytes;
   const int64_t in_flight = ranks.threads_per_rank * std::max(extent.longest, kPackTokens);
   const int64_t inputs = in_flight *
@@ -106,8 +106,8 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
                          compute_size;
   const int64_t totals = layer.hessian_elements / 2 * 8;
   const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs;
-  const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
-  const int64_t solve = totals + factor + 4 * layer.largest_weight * 4;
+  const int64_t factor = 2 * layer.largest_input * layer.largest_input * 4;
+  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4;
   return kProgramBytes + weights + std::max(capture, solve);
 }
 
@@ -155,7 +155,9 @@ Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const R
       plan.calibrated ? CalibratedBytes(plan, extent, ranks) : DataFreeBytes(plan, ranks);
   if (plan.calibrated) {
     const int64_t share = (extent.num_tokens + ranks.world_size - 1) / ranks.world_size;
-    estimate.activation_bytes = share * plan.model->hidden_size * 2;
+    const PlannedModule* embedding = plan.Find(plan.model->embedding_name);
+    const bool narrow = embedding != nullptr && embedding->source.dtype == DType::kBF16;
+    estimate.activation_bytes = share * plan.model->hidden_size * (narrow ? 2 : 4);
   }
   estimate.peak_memory_bytes = estimate.min_memory_bytes + estimate.activation_bytes;
   if (budget_bytes && estimate.peak_memory_bytes > *budget_bytes) {
@@ -189,7 +191,7 @@ std::map<std::string, std::string> JobFingerprint(const Job& job, const Plan& pl
           {"calibration", std::string(calibration_hash)},
           {"llmc_version", std::string(kVersion)},
           {"device", job.device == "cuda" ? "cuda" : "cpu"},
-          {"compute_dtype", job.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32"},
+          {"compute_dtype", plan.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32"},
           {"quotient_rounding",
            job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype"},
           {"layout", plan.layout.Hash()}};

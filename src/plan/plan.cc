@@ -39,6 +39,17 @@ std::string ReasonText(const ModuleDecision& decision) {
   return absl::StrCat(NoSchemeName(decision.reason), " (", decision.decided_by, ")");
 }
 
+// auto: bfloat16 products where the model is bfloat16 and the CPU multiplies
+// bfloat16 in hardware, float32 elsewhere (docs/decisions/0001-compute-dtype.md).
+ComputeDType ResolveComputeDType(const Job& job, const std::vector<PlannedModule>& modules) {
+  if (job.compute_dtype != ComputeDType::kAuto) return job.compute_dtype;
+  for (const PlannedModule& module : modules) {
+    if (module.source.dtype != DType::kBF16) return ComputeDType::kFloat32;
+  }
+  return __builtin_cpu_supports("avx512bf16") != 0 ? ComputeDType::kBFloat16
+                                                   : ComputeDType::kFloat32;
+}
+
 // Builds a Plan step by step; each member function fills one part of it.
 class Planner {
  public:
@@ -49,6 +60,7 @@ class Planner {
     LLMC_RETURN_IF_ERROR(LoadRecipe());
     LLMC_RETURN_IF_ERROR(ListModules());
     LLMC_RETURN_IF_ERROR(ResolveModules());
+    plan_.compute_dtype = ResolveComputeDType(job_, plan_.modules);
     LLMC_RETURN_IF_ERROR(RefuseWhatIsMissing());
     LLMC_RETURN_IF_ERROR(PlaceTensors());
     LLMC_RETURN_IF_ERROR(WriteConfig());

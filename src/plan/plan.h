@@ -87,8 +87,9 @@ struct Plan {
   std::shared_ptr<const Checkpoint> source;
   std::optional<ModelSpec> model;  // None: a family llmc does not know, data-free only.
   Recipe recipe;
-  bool calibrated = false;             // Needs data: Capture, Reduce, Solve, Propagate per layer.
-  std::string calibration_reason;      // Why, for messages.
+  bool calibrated = false;         // Needs data: Capture, Reduce, Solve, Propagate per layer.
+  std::string calibration_reason;  // Why, for messages.
+  ComputeDType compute_dtype = ComputeDType::kFloat32;  // Never kAuto.
   std::vector<PlannedModule> modules;  // Every Linear and Embedding, in module order.
   std::vector<WorkUnit> units;         // In the order of work.
   OutputLayout layout;
