@@ -52,8 +52,9 @@ const std::map<std::string, Folders> kMayInclude = {
 
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
-    {"mpi.h", "collective"}, {"pcre2.h", "tokenizer formats"}, {"yaml-cpp/yaml.h", "recipe"},
-    {"zstd.h", "dataset"},   {"zlib.h", "dataset"},           {"CLI/CLI.hpp", "cli apps"},
+    {"mpi.h", "collective"},       {"pcre2.h", "tokenizer formats"},
+    {"yaml-cpp/yaml.h", "recipe"}, {"zstd.h", "dataset"},
+    {"zlib.h", "dataset"},         {"CLI/CLI.hpp", "cli apps"},
 };
 
 const fs::path kRoot = LLMC_SOURCE_DIR;
