@@ -48,4 +48,5 @@ function(llmc_test folder)
   target_compile_definitions(${folder}_test PRIVATE LLMC_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
     LLMC_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   add_test(NAME ${folder} COMMAND ${folder}_test)
+  set_tests_properties(${folder} PROPERTIES LABELS unit)
 endfunction()
