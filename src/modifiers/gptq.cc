@@ -64,6 +64,22 @@ SolverGrid MakeSolverGrid(const kernels::WeightGrid& grid, const QuantizationArg
   return solver;
 }
 
+// What the solver's loss holds of dead columns, for which the factor put the mean
+// of the diagonal in place of 0: they add nothing to the layer's output.
+double DeadError(const SharedFactor& factor, const HostTensor& dense, const HostTensor& rounded,
+                 int64_t columns) {
+  const double mean_diagonal = factor.lambda / factor.dampening_frac;
+  double squares = 0;
+  for (int64_t row = 0; row < dense.num_elements() / columns; ++row) {
+    for (int32_t column : factor.dead) {
+      const int64_t i = row * columns + column;
+      const double error = dense.as<float>()[i] - rounded.as<float>()[i];
+      squares += error * error;
+    }
+  }
+  return mean_diagonal * squares;
+}
+
 // Solves rows [mine.begin, mine.end) of `solved.weight` in place; returns their
 // tr(E H E^T), which the solver's two sums hold: 2 loss - lambda change.
 absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& factor,
@@ -86,8 +102,13 @@ absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& facto
   absl::StatusOr<kernels::GptqResult> result =
       kernels::GptqSolve(problem, {.block_size = block_size});
   if (!result.ok()) return At(solved.planned->module.name, result.status());
+  double error = 2 * result->loss - factor.lambda * result->change;
+  if (!factor.dead.empty()) {
+    const HostTensor dense = Widen(weight, mine.begin * columns, num_rows * columns);
+    error -= DeadError(factor, dense, rows, columns);
+  }
   Narrow(rows, mine.begin * columns, weight);
-  return std::max(0.0, 2 * result->loss - factor.lambda * result->change);
+  return std::max(0.0, error);
 }
 
 // Every rank's rows to every rank.

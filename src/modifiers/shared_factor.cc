@@ -17,6 +17,7 @@ struct Summary {
   double lambda = 0;
   int64_t has_upper = 0;
   int64_t is_ordered = 0;
+  int64_t num_dead = 0;
 };
 
 template <typename T>
@@ -31,6 +32,10 @@ absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampeni
   if (factor.statistics->hessian_sum.tokens == 0) {
     factor.failure = "its input saw no calibration token";
     return absl::OkStatus();
+  }
+  const int64_t n = hessian.dim(0);
+  for (int64_t i = 0; i < n; ++i) {
+    if (hessian.as<float>()[i * n + i] == 0) factor.dead.push_back(static_cast<int32_t>(i));
   }
   if (ordered) factor.order = kernels::OrderByDiagonal(hessian);
   kernels::InverseFactorOptions options;
@@ -49,7 +54,7 @@ absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampeni
 }
 
 double OutputEnergy(const HostTensor& weight, const HostTensor& hessian) {
-  constexpr int64_t kSampledRows = 128;
+  constexpr int64_t kSampledRows = 512;
   const int64_t rows = weight.dim(0);
   const int64_t columns = weight.dim(1);
   const int64_t sampled = std::min(rows, kSampledRows);
@@ -70,7 +75,7 @@ absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor
   const bool is_owner = collective.rank() == owner;
   const int64_t n = factor.statistics->hessian->in_features();
   Summary summary{factor.dampening_frac, factor.lambda, factor.failure.empty(),
-                  !factor.order.empty()};
+                  !factor.order.empty(), static_cast<int64_t>(factor.dead.size())};
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<Summary>(&summary, 1)), owner));
   LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> failures,
                         collective.AllGatherStrings(is_owner ? factor.failure : ""));
@@ -81,9 +86,11 @@ absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor
   if (!is_owner) {
     factor.upper = HostTensor(DType::kF32, {n, n});
     factor.order.resize(summary.is_ordered != 0 ? n : 0);
+    factor.dead.resize(summary.num_dead);
   }
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<double>(factor.energies)), owner));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(factor.upper.bytes(), owner));
+  LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<int32_t>(factor.dead)), owner));
   return collective.Broadcast(BytesOf(std::span<int32_t>(factor.order)), owner);
 }
 

@@ -21,6 +21,7 @@ struct SharedFactor {
   double dampening_frac = 0;     // As used.
   double lambda = 0;             // What was added to the diagonal of H.
   std::vector<double> energies;  // tr(W H W^T) of each module that it is for.
+  std::vector<int32_t> dead;     // Original columns whose diagonal was 0.
   std::string failure;           // Why there is no factor; empty: there is one.
 };
 
@@ -30,7 +31,7 @@ struct SharedFactor {
 absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
                          SharedFactor& factor);
 
-// tr(W H W^T) of one weight, [out_features, in_features], estimated from up to 128
+// tr(W H W^T) of one weight, [out_features, in_features], estimated from up to 512
 // evenly spaced rows: what a relative output error is a fraction of.
 double OutputEnergy(const HostTensor& weight, const HostTensor& hessian);
 
