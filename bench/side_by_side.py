@@ -11,7 +11,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = ROOT / "build/release/bin"
@@ -26,18 +25,28 @@ RECIPES = {
 }
 
 
+# A process begins with the memory of the one that forked it, so a small one forks.
+LAUNCHER = """
+import os, subprocess, sys, time
+log = open(sys.argv[1], "w")
+start = time.monotonic()
+process = subprocess.Popen(sys.argv[2:], stdout=log, stderr=log)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.monotonic() - start, usage.ru_maxrss * 1024, status)
+"""
+
+
 def measure(command, **extra):
     """Wall seconds and peak resident bytes of a whole command, children included."""
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                        HF_HUB_OFFLINE="1", **{k: str(v) for k, v in extra.items()})
-    log = open(WORK / "log.txt", "w")
-    start = time.monotonic()
-    pid = subprocess.Popen([str(word) for word in command], env=environment, stdout=log, stderr=log)
-    _, status, usage = os.wait4(pid.pid, 0)
-    seconds = time.monotonic() - start
-    if status != 0:
-        sys.exit(f"{' '.join(map(str, command))}: failed\n{(WORK / 'log.txt').read_text()[-3000:]}")
-    return seconds, usage.ru_maxrss * 1024
+    log = WORK / "log.txt"
+    run = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, log, *map(str, command)],
+                         capture_output=True, text=True, check=True, env=environment)
+    seconds, peak, status = run.stdout.split()
+    if status != "0":
+        sys.exit(f"{' '.join(map(str, command))}: failed\n{log.read_text()[-3000:]}")
+    return float(seconds), int(peak)
 
 
 def write_recipe(name):
@@ -142,24 +151,24 @@ def side_by_side(label, model, rows, held, names, repeats):
     return lines
 
 
-def products(model, rows, rates):
+def products(model, rows, rates, repeats):
     """Matrix products of one compute-bound GPTQ job and the time they need alone."""
     plan = subprocess.run([BIN / "llmc", "plan", "--model", model, "--recipe", WORK / "GPTQ-W4A16.yaml",
                            "--num-calibration-samples", "64", "--max-seq-length", "512", "--json"],
                           capture_output=True, text=True, check=True)
     flops = json.loads(plan.stdout)["matrix_product_flops"]
     seconds = min(measure(llmc_command(model, WORK / "GPTQ-W4A16.yaml", rows, WORK / "ours", True))[0]
-                  for _ in range(3))
+                  for _ in range(repeats))
     return [f"| {name} | {rate:.0f} GFLOP/s | {flops / rate / 1e9:.1f} s | {seconds:.1f} s | "
             f"{seconds / (flops / rate / 1e9):.2f}x |" for name, rate in rates.items()]
 
 
-def rank_scaling(model, rows):
+def rank_scaling(model, rows, repeats):
     recipe = WORK / "GPTQ-W4A16.yaml"
     one = min(measure(llmc_command(model, recipe, rows, WORK / "ours", True), LLMC_THREADS=2)[0]
-              for _ in range(3))
+              for _ in range(repeats))
     two = min(measure(llmc_command(model, recipe, rows, WORK / "ours", True, ranks=2),
-                      LLMC_THREADS=1)[0] for _ in range(3))
+                      LLMC_THREADS=1)[0] for _ in range(repeats))
     return [f"| 1 rank of 2 threads | {one:.1f} s | |", f"| 2 ranks of 1 thread | {two:.1f} s | "
             f"{two / one:.2f}x |"]
 
@@ -190,9 +199,9 @@ def main():
         table += ["", "Compute-bound GPTQ W4A16 against its matrix products alone, at the rate of one "
                   "2048 x 2048 product on all cores in the same run:", "",
                   "| type | rate | products alone | llmc | ratio |", "|---|---|---|---|---|"]
-        table += products(bound, rows, rates)
+        table += products(bound, rows, rates, arguments.repeats)
         table += ["", "| compute-bound GPTQ W4A16 | wall time | ratio |", "|---|---|---|"]
-        table += rank_scaling(bound, rows)
+        table += rank_scaling(bound, rows, arguments.repeats)
     write_table("\n".join(table))
 
 

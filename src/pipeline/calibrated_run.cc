@@ -97,6 +97,10 @@ class LayerWalk {
     std::optional<DecoderLayer> layer;
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(LoadLayer(i, layer)));
     if (!IsDone(i)) LLMC_RETURN_IF_ERROR(CompressLayer(i, unit, *layer));
+    // Read ahead from here on, not earlier: Solve is where memory peaks.
+    if (const int64_t next = NextLayer(i); next >= 0) {
+      prefetch_ = std::make_unique<LayerPrefetch>(run_.plan, next);
+    }
     if (!IsOutputNeeded(i) || outputs_stored_) return absl::OkStatus();
     return run_.collective.AgreeOnStatus(PropagateLayer(run_, schedule_, *layer, *hidden_));
   }
@@ -116,9 +120,6 @@ class LayerWalk {
     };
     LLMC_ASSIGN_OR_RETURN(
         layer, DecoderLayer::Load(*run_.plan.model, unit.first_layer, reader, placement_));
-    if (const int64_t next = NextLayer(i); next >= 0) {
-      prefetch_ = std::make_unique<LayerPrefetch>(run_.plan, next);
-    }
     return Failpoint("layer.load");
   }
 

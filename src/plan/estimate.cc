@@ -99,7 +99,7 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   const LayerSizes layer = LargestLayer(plan);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
-  const int64_t weights = layer.weights * compute_size + layer.source_bytes;
+  const int64_t weights = layer.weights * compute_size;
   const int64_t in_flight = ranks.threads_per_rank * std::max(extent.longest, kPackTokens);
   const int64_t inputs = in_flight *
                          (layer.input_features + 6 * hidden + 2 * plan.model->intermediate_size) *
@@ -108,7 +108,9 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs;
   const int64_t factor = 2 * layer.largest_input * layer.largest_input * 4;
   const int64_t solve = totals + factor + 2 * layer.largest_weight * 4;
-  return kProgramBytes + weights + std::max(capture, solve);
+  // While a layer propagates the next one is read ahead.
+  const int64_t propagate = layer.source_bytes + inputs;
+  return kProgramBytes + weights + std::max({capture, solve + layer.source_bytes, propagate});
 }
 
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
