@@ -17,9 +17,10 @@ namespace {
 
 constexpr absl::string_view kVersion = "0.1.0";
 
-// Resident memory of a worker before it has read any tensor: code and tables of
-// LibTorch and MKL that a run touches.
-constexpr int64_t kProgramBytes = 215'000'000;
+// Resident memory of a worker beside its tensors: code and tables of LibTorch and
+// MKL that a run touches, and what the allocator keeps between layers.
+constexpr int64_t kProgramBytes = 130'000'000;
+constexpr int64_t kCalibratedProgramBytes = 250'000'000;
 
 // Rates for the time estimate; docs/benchmarks.md has measured ones.
 constexpr double kAssumedFlopsPerThread = 60e9;
@@ -82,6 +83,15 @@ LayerSizes LargestLayer(const Plan& plan) {
   return largest;
 }
 
+// Verify reads whole tensors, one a thread.
+int64_t VerifyBytes(const Plan& plan, const Ranks& ranks) {
+  int64_t largest = 0;
+  for (const PlacedTensor& tensor : plan.layout.tensors()) {
+    largest = std::max(largest, tensor.spec.num_bytes());
+  }
+  return ranks.threads_per_rank * largest;
+}
+
 int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
   int64_t largest = 0;
   for (const PlannedModule& module : plan.modules) {
@@ -90,8 +100,9 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
     const int64_t bytes = module.source.num_bytes();
     largest = std::max(largest, whole ? bytes : std::min(bytes, kSliceBytes));
   }
-  // A slice and its codes, and as much again while it is packed.
-  return kProgramBytes + ranks.threads_per_rank * (2 * largest + kSliceBytes / 2);
+  // A slice, its codes, and as much again while it is packed.
+  const int64_t slices = ranks.threads_per_rank * (2 * largest + largest / 2);
+  return kProgramBytes + std::max(slices, VerifyBytes(plan, ranks));
 }
 
 // Memory of Capture and of Solve differ; the larger counts.
@@ -110,7 +121,9 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   const int64_t solve = totals + factor + 2 * layer.largest_weight * 4;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs;
-  return kProgramBytes + weights + std::max({capture, solve + layer.source_bytes, propagate});
+  return kCalibratedProgramBytes +
+         std::max(weights + std::max({capture, solve + layer.source_bytes, propagate}),
+                  VerifyBytes(plan, ranks));
 }
 
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
