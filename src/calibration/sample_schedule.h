@@ -25,8 +25,9 @@ struct Chunk {
 inline constexpr int64_t kMinPackTokens = 512;
 inline constexpr int64_t kMinChunkTokens = 4096;
 
-// Cuts samples of the given lengths (tokens, > 0) into chunks of nearly equal
-// size and at least kMinChunkTokens, one chunk when there are fewer tokens. The
+// Cuts samples of the given lengths (tokens, > 0) into chunks whose equal share is at
+// least kMinChunkTokens, one chunk when there are fewer tokens. Samples are not
+// split, so a chunk may miss its share by up to one sample. The
 // number of chunks is rounded down to a multiple of 24, 12, 4 or 2, so that
 // common numbers of ranks get equal shares. Depends on the lengths alone, so the
 // bytes of a result do not depend on ranks or threads.
