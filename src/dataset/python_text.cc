@@ -236,6 +236,7 @@ std::string StringRepr(absl::string_view text) {
 }
 
 size_t FindText(absl::string_view text, absl::string_view part) {
+  if (part.size() == 1) return text.find(part[0]);
   const void* found = memmem(text.data(), text.size(), part.data(), part.size());
   if (found == nullptr) return absl::string_view::npos;
   return static_cast<size_t>(static_cast<const char*>(found) - text.data());
