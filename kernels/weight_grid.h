@@ -79,6 +79,11 @@ absl::StatusOr<Extrema> FindExtrema(const TensorView& weight);
 absl::StatusOr<float> SearchedAbsMax(const TensorView& weight, const QuantizationArgs& args,
                                      const WeightGridOptions& options = {});
 
+// The range that args' search observer (mse, memoryless_mse) finds for a whole
+// tensor of activations, whatever its strategy; any shape. kInvalidArgument: NaN
+// or infinity, an observer that does not search or needs importance.
+absl::StatusOr<Extrema> SearchActivationRange(const TensorView& x, const QuantizationArgs& args);
+
 // Grid of rows [first_row, first_row + num_rows) of the weight that `grid`
 // belongs to. Strategy block: first_row must be a multiple of the block height.
 absl::StatusOr<WeightGrid> SliceGrid(const WeightGrid& grid, const QuantizationArgs& args,

@@ -283,6 +283,16 @@ absl::StatusOr<float> SearchedAbsMax(const TensorView& weight, const Quantizatio
   return LargestMagnitude(ranges);
 }
 
+absl::StatusOr<Extrema> SearchActivationRange(const TensorView& x, const QuantizationArgs& args) {
+  const TensorView matrix = AsMatrix(x);
+  if (matrix.bytes.empty()) return Extrema{};
+  QuantizationArgs whole = args;
+  whole.strategy = Strategy::kTensor;
+  LLMC_ASSIGN_OR_RETURN(const GridSetup setup, SetUpGrid(matrix, whole));
+  LLMC_ASSIGN_OR_RETURN(const std::vector<Extrema> ranges, Search(matrix, whole, setup, {}));
+  return ranges[0];
+}
+
 absl::StatusOr<WeightGrid> SliceGrid(const WeightGrid& grid, const QuantizationArgs& args,
                                      int64_t first_row, int64_t num_rows) {
   const int64_t span =

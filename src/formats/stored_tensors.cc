@@ -219,21 +219,23 @@ absl::StatusOr<Specs> StoredTensors(const Scheme& scheme, const Shape& weight_sh
 
 absl::StatusOr<Specs> StoredKvCacheTensors(const QuantizationArgs& args,
                                            const AttentionShape& attention, DType model_dtype) {
-  Shape shape = {1};
-  if (args.strategy == Strategy::kAttnHead) {
-    if (attention.num_key_value_heads < 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "num_key_value_heads ", attention.num_key_value_heads, ", expected at least 1"));
-    }
-    shape = {attention.num_key_value_heads, 1, 1};
-  } else if (args.strategy != Strategy::kTensor) {
+  const bool per_head = args.strategy == Strategy::kAttnHead;
+  if (per_head && attention.num_key_value_heads < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "num_key_value_heads ", attention.num_key_value_heads, ", expected at least 1"));
+  }
+  if (!per_head && args.strategy != Strategy::kTensor) {
     return absl::InvalidArgumentError(absl::StrCat("kv_cache_scheme: strategy ",
                                                    StrategyName(args.strategy),
                                                    ", expected tensor or attn_head"));
   }
+  std::vector<std::pair<std::string, int64_t>> states = {{"k", attention.num_key_value_heads},
+                                                         {"v", attention.num_key_value_heads}};
+  if (attention.has_query) states.insert(states.begin(), {"q", attention.num_attention_heads});
   const DType scale_dtype = IsDenseFloat(model_dtype) ? model_dtype : DType::kF16;
   Specs specs;
-  for (const char* state : {"k", "v"}) {
+  for (const auto& [state, num_heads] : states) {
+    const Shape shape = per_head ? Shape{num_heads, 1, 1} : Shape{1};
     specs.push_back({absl::StrCat(state, "_scale"), scale_dtype, shape});
     if (!args.symmetric) {
       specs.push_back(

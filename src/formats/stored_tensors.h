@@ -51,11 +51,13 @@ absl::StatusOr<std::vector<StoredTensorSpec>> StoredTensors(const Scheme& scheme
 struct AttentionShape {
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
+  bool has_query = false;  // Queries are quantised too.
 };
 
 // What an attention module stores for a quantised KV cache: k_scale and v_scale,
 // [1] per tensor or [num_key_value_heads, 1, 1] per head, model dtype; asymmetric
-// adds k_zero_point and v_zero_point (I8).
+// adds k_zero_point and v_zero_point (I8). With has_query also q_scale, [1] or
+// [num_attention_heads, 1, 1].
 absl::StatusOr<std::vector<StoredTensorSpec>> StoredKvCacheTensors(const QuantizationArgs& args,
                                                                    const AttentionShape& attention,
                                                                    DType model_dtype);

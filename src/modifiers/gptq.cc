@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/gptq_solve.h"
+#include "modifiers/activation_parameters.h"
 #include "modifiers/round_to_nearest.h"
 #include "modifiers/widen.h"
 
@@ -139,18 +140,16 @@ absl::StatusOr<double> SumOverRanks(Collective& collective, double mine) {
 
 }  // namespace
 
-StatisticsNeed GptqLayerModifier::Needs(const PlannedModule& module) const {
-  const auto& inputs = module.scheme->input_activations;
-  return {.hessian = module.method == Method::kGptq,
-          .extrema = inputs && inputs->dynamic != Dynamic::kTrue};
+void GptqLayerModifier::AddNeeds(const PlannedModule& module, Needs& needs) const {
+  if (module.method == Method::kGptq) needs[module.module.input_group].hessian = true;
+  AddActivationNeeds(module, needs);
 }
 
 absl::StatusOr<SolvedModule> GptqLayerModifier::RoundModule(const PlannedModule& module,
                                                             LayerSolve& layer) const {
-  auto statistics = layer.statistics->find(module.module.input_group);
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
   return RoundToNearest(module, std::move(layer.weights.at(module.module.name)), absmax,
-                        statistics == layer.statistics->end() ? nullptr : &statistics->second);
+                        *layer.statistics);
 }
 
 absl::StatusOr<SolvedModule> GptqLayerModifier::FallBack(const PlannedModule& module,
@@ -179,7 +178,7 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
   LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, solved.weight.view(), absmax));
   LLMC_ASSIGN_OR_RETURN(solved.activation_parameters,
-                        ActivationParameters(module, *factor.statistics));
+                        ActivationParameters(module, *layer.statistics));
 
   Collective& collective = *layer.collective;
   const RowRange mine =

@@ -24,7 +24,7 @@ class GptqLayerModifier : public LayerModifier {
  public:
   explicit GptqLayerModifier(GptqModifier fields) : fields_(std::move(fields)) {}
 
-  StatisticsNeed Needs(const PlannedModule& module) const override;
+  void AddNeeds(const PlannedModule& module, Needs& needs) const override;
   absl::Status Solve(LayerSolve& layer) const override;
 
  private:

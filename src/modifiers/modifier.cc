@@ -12,21 +12,6 @@
 namespace llmc {
 namespace {
 
-constexpr float kDefaultAveragingConstant = 0.01f;
-
-HostTensor ScalarF32(float value) {
-  HostTensor tensor(DType::kF32, {1});
-  *tensor.as<float>() = value;
-  return tensor;
-}
-
-Extrema Fold(const ExtremaStatistic& statistic, const QuantizationArgs& args) {
-  if (args.observer.value_or("static_minmax") != "minmax") return statistic.Static();
-  auto it = args.observer_kwargs.find("averaging_constant");
-  return statistic.MovingAverage(it == args.observer_kwargs.end() ? kDefaultAveragingConstant
-                                                                  : static_cast<float>(it->second));
-}
-
 float Element(const TensorView& view, int64_t i) {
   switch (view.dtype) {
     case DType::kBF16:
@@ -39,6 +24,12 @@ float Element(const TensorView& view, int64_t i) {
 }
 
 }  // namespace
+
+std::string OutputTap(const std::string& linear) { return linear + ".output"; }
+
+std::string AttentionTap(const std::string& attention, const std::string& state) {
+  return absl::StrCat(attention, ".", state);
+}
 
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier) {
   if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) {
@@ -55,25 +46,6 @@ absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const Te
       kernels::ComputeWeightGrid(weight, *module.scheme->weights, options);
   if (!grid.ok()) return At(module.source.name, grid.status());
   return grid;
-}
-
-absl::StatusOr<std::vector<kernels::StoredTensor>> ActivationParameters(
-    const PlannedModule& module, const InputStatistics& statistics) {
-  std::vector<kernels::StoredTensor> stored;
-  const auto& args = module.scheme->input_activations;
-  if (!args || args->dynamic == Dynamic::kTrue) return stored;
-  const Extrema input = Fold(*statistics.extrema, *args);
-  const kernels::Extrema extrema{input.min, input.max};
-  absl::StatusOr<kernels::WeightGrid> grid =
-      kernels::ActivationScale({&extrema, 1}, *args, module.source.dtype);
-  if (!grid.ok()) return At(absl::StrCat("input of ", module.module.name), grid.status());
-  if (args->strategy == Strategy::kTensorGroup) {
-    stored.push_back({"input_global_scale", ScalarF32(grid->global_scale)});
-    return stored;
-  }
-  stored.push_back({"input_scale", std::move(grid->scale)});
-  if (!args->symmetric) stored.push_back({"input_zero_point", std::move(grid->zero_point)});
-  return stored;
 }
 
 absl::StatusOr<double> WeightError(const PlannedModule& module, const TensorView& weight,

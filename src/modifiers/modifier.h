@@ -21,19 +21,30 @@
 
 namespace llmc {
 
-// What must be known about the input of a module before it is solved.
+// What must be known about one activation before a layer is solved.
 struct StatisticsNeed {
-  bool hessian = false;  // X^T X of the input, shared by linears of one input group.
-  bool extrema = false;  // Smallest and largest value, for static activation scales.
+  bool hessian = false;  // X^T X; inputs only.
+  bool extrema = false;  // Smallest and largest value, for static scales.
+  // The same of the range that the search observer of these numbers finds.
+  std::optional<QuantizationArgs> searched;
+  int64_t num_channels = 1;  // 1, or heads: extrema of each apart.
 };
 
-// The statistics of one input group; what was not asked for is null.
+// By tap: the name of an input group (its first linear), OutputTap or AttentionTap.
+using Needs = std::map<std::string, StatisticsNeed>;
+std::string OutputTap(const std::string& linear);
+// `state`: "q", "k" or "v".
+std::string AttentionTap(const std::string& attention, const std::string& state);
+
+// The statistics of one tap; what was not asked for is null.
 struct InputStatistics {
   std::unique_ptr<HessianAccumulator> hessian;
   HessianSum hessian_sum;  // After Reduce.
   int owner = 0;           // The rank that holds the reduced Hessian.
   std::unique_ptr<ExtremaStatistic> extrema;
+  std::unique_ptr<ExtremaStatistic> searched;
 };
+using Statistics = std::map<std::string, InputStatistics>;  // By tap.
 
 // A module whose codes are decided.
 struct SolvedModule {
@@ -57,7 +68,7 @@ struct LayerSolve {
   std::vector<const PlannedModule*> modules;  // The layer's modules of this modifier.
   // Dense weights in the model's dtype, by module name. Solving may take them.
   std::map<std::string, HostTensor> weights;
-  std::map<std::string, InputStatistics>* statistics = nullptr;  // By input group.
+  Statistics* statistics = nullptr;
   Collective* collective = nullptr;
   // NVFP4: the largest |w| of the serving family that `module` belongs to.
   std::function<absl::StatusOr<std::optional<float>>(const PlannedModule& module)> fused_absmax;
@@ -68,7 +79,8 @@ class LayerModifier {
  public:
   virtual ~LayerModifier() = default;
 
-  virtual StatisticsNeed Needs(const PlannedModule& module) const = 0;
+  // Adds what must be known to solve `module`.
+  virtual void AddNeeds(const PlannedModule& module, Needs& needs) const = 0;
 
   // Collective call: fills `layer.solved`, with equal bytes on every rank.
   virtual absl::Status Solve(LayerSolve& layer) const = 0;
@@ -77,13 +89,10 @@ class LayerModifier {
 // The modifier that carries out `modifier` of a recipe.
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier);
 
-// Parts that modifiers share: the grid of a module's weight by its scheme's
-// observer, and the parameters of its static activations from the extrema of its
-// input. kInvalidArgument naming the module for NaN, infinity or missing data.
+// The grid of a module's weight by its scheme's observer. kInvalidArgument naming
+// the weight for NaN and infinity.
 absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
                                            std::optional<float> fused_absmax);
-absl::StatusOr<std::vector<kernels::StoredTensor>> ActivationParameters(
-    const PlannedModule& module, const InputStatistics& statistics);
 
 // |W - Q|^2 / |W|^2 of rounding `weight` to `grid`: the output error for H = I,
 // reported where no Hessian was collected.

@@ -10,15 +10,15 @@ namespace llmc {
 // the reference, which only attaches scales while it calibrates.
 class RoundToNearestLayerModifier : public LayerModifier {
  public:
-  StatisticsNeed Needs(const PlannedModule& module) const override;
+  void AddNeeds(const PlannedModule& module, Needs& needs) const override;
   absl::Status Solve(LayerSolve& layer) const override;
 };
 
-// One module; `weight` is its dense weight. `statistics` may be null when its
-// scheme has no static activations.
+// One module; `weight` is its dense weight, which a module of method kActivations
+// keeps.
 absl::StatusOr<SolvedModule> RoundToNearest(const PlannedModule& module, HostTensor weight,
                                             std::optional<float> fused_absmax,
-                                            const InputStatistics* statistics);
+                                            const Statistics& statistics);
 
 }  // namespace llmc
 

@@ -14,6 +14,7 @@
 #include "model/model_ends.h"
 #include "model/rotary_table.h"
 #include "model/torch_tensor.h"
+#include "modifiers/activation_parameters.h"
 #include "pipeline/data_free_run.h"
 #include "pipeline/hidden_states.h"
 #include "pipeline/layer_pass.h"
@@ -138,8 +139,8 @@ class LayerWalk {
   }
 
   absl::Status CompressLayer(size_t i, const WorkUnit& unit, DecoderLayer& layer) {
-    const std::map<std::string, StatisticsNeed> needs = NeedsOfLayer(run_.plan, unit);
-    std::map<std::string, InputStatistics> statistics;
+    const Needs needs = NeedsOfLayer(run_.plan, unit);
+    Statistics statistics;
     if (!needs.empty()) {
       outputs_stored_ = !HasGptq(unit) && IsOutputNeeded(i);
       LLMC_RETURN_IF_ERROR(
@@ -147,13 +148,23 @@ class LayerWalk {
     }
     StoredModules stored;
     LLMC_RETURN_IF_ERROR(SolveUnit(unit, statistics, &layer, stored));
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(AddAttentions(unit, statistics, stored)));
     statistics.clear();
     return WriteUnit(unit, stored);
   }
 
+  absl::Status AddAttentions(const WorkUnit& unit, const Statistics& statistics,
+                             StoredModules& stored) const {
+    for (int index : unit.attentions) {
+      const PlannedAttention& attention = run_.plan.attentions[index];
+      LLMC_ASSIGN_OR_RETURN(stored[attention.name], AttentionParameters(attention, statistics));
+    }
+    return absl::OkStatus();
+  }
+
   // Runs the recipe's modifiers over one unit, in order.
-  absl::Status SolveUnit(const WorkUnit& unit, std::map<std::string, InputStatistics>& statistics,
-                         DecoderLayer* layer, StoredModules& stored) {
+  absl::Status SolveUnit(const WorkUnit& unit, Statistics& statistics, DecoderLayer* layer,
+                         StoredModules& stored) {
     StepScope scope(run_.clock, Step::kSolve, unit.first_layer);
     const std::vector<Modifier>& modifiers = run_.plan.recipe.modifiers();
     for (size_t m = 0; m < modifiers.size(); ++m) {
@@ -239,8 +250,8 @@ class LayerWalk {
 
   // Embedding and head. A head that GPTQ solves sees the normed last states.
   absl::Status SolveOutside(const WorkUnit& unit) {
-    const std::map<std::string, StatisticsNeed> needs = NeedsOfLayer(run_.plan, unit);
-    std::map<std::string, InputStatistics> statistics;
+    const Needs needs = NeedsOfLayer(run_.plan, unit);
+    Statistics statistics;
     if (!needs.empty()) {
       LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(NormHiddenStates()));
       LLMC_RETURN_IF_ERROR(CaptureHead(run_, schedule_, needs, *hidden_, statistics));

@@ -194,7 +194,8 @@ void Report(RunState& run, const WorkUnit& unit, const UnitResults& results) {
 }  // namespace
 
 absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module) {
-  if (module.scheme->weights->strategy != Strategy::kTensorGroup) return std::nullopt;
+  const std::optional<QuantizationArgs>& weights = module.scheme->weights;
+  if (!weights || weights->strategy != Strategy::kTensorGroup) return std::nullopt;
   std::vector<ModuleRef> refs;
   int self = -1;
   for (const PlannedModule& other : plan.modules) {

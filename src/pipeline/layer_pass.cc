@@ -5,34 +5,49 @@
 #include <utility>
 
 #include "ATen/ops/cat.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
 #include "kernels/weight_grid.h"
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
 #include "model/torch_tensor.h"
+#include "modifiers/activation_parameters.h"
 
 namespace llmc {
 namespace {
 
-using InputsByGroup = std::map<std::string, at::Tensor>;
-
-// Keeps the inputs of the wanted groups of one sample.
+// Keeps the wanted activations of one sample.
 class CaptureTaps : public Taps {
  public:
-  explicit CaptureTaps(const std::map<std::string, StatisticsNeed>& needs) : needs_(needs) {}
+  explicit CaptureTaps(const Needs& needs) : needs_(needs) {}
 
   void Input(absl::Span<const std::string> linears, const at::Tensor& x) override {
-    if (needs_.contains(linears.front())) inputs[linears.front()] = x;
+    Keep(linears.front(), x);
+  }
+
+  at::Tensor ReplaceOutput(const std::string& linear, const at::Tensor& y) override {
+    Keep(OutputTap(linear), y);
+    return y;
+  }
+
+  void Attention(const std::string& attention, AttentionStates& states) override {
+    Keep(AttentionTap(attention, "q"), states.query);
+    Keep(AttentionTap(attention, "k"), states.key);
+    Keep(AttentionTap(attention, "v"), states.value);
   }
 
   // The head is the one group that is asked for.
-  void InputOfHead(const at::Tensor& x) { inputs[needs_.begin()->first] = x; }
+  void InputOfHead(const at::Tensor& x) { kept[needs_.begin()->first] = x; }
 
-  InputsByGroup inputs;
+  std::map<std::string, at::Tensor> kept;  // By tap.
 
  private:
-  const std::map<std::string, StatisticsNeed>& needs_;
+  void Keep(const std::string& tap, const at::Tensor& x) {
+    if (needs_.contains(tap)) kept[tap] = x;
+  }
+
+  const Needs& needs_;
 };
 
 std::string NameOf(const DecoderLayer* layer) {
@@ -50,10 +65,30 @@ kernels::TokenRows RowsOf(const at::Tensor& x) {
   return rows;
 }
 
+// `range` of each of `num_channels` equal parts of `x`, which is contiguous.
+template <typename Range>
+absl::StatusOr<std::vector<Extrema>> RangesOf(const at::Tensor& x, int64_t num_channels,
+                                              const Range& range) {
+  std::vector<Extrema> ranges;
+  for (const at::Tensor& part : x.flatten().chunk(num_channels)) {
+    LLMC_ASSIGN_OR_RETURN(const TensorView view, ViewOf(part));
+    LLMC_ASSIGN_OR_RETURN(const kernels::Extrema extrema, range(view));
+    ranges.push_back({extrema.min, extrema.max});
+  }
+  return ranges;
+}
+
+bool WantsOutputs(const Needs& needs) {
+  return std::any_of(needs.begin(), needs.end(),
+                     [](const auto& need) { return absl::EndsWith(need.first, OutputTap("")); });
+}
+
 // One pass over this rank's samples, through a layer or (null) just past them.
 class LayerPass {
  public:
-  LayerPass(const DecoderLayer* layer, HiddenStates& hidden) : layer_(layer), hidden_(hidden) {}
+  // `wants_outputs`: taps look past the last input.
+  LayerPass(const DecoderLayer* layer, HiddenStates& hidden, bool wants_outputs)
+      : layer_(layer), hidden_(hidden), wants_outputs_(wants_outputs) {}
 
   // Runs samples side by side, each on one thread. `taps[i]`, when given, sees
   // sample `samples[i]`.
@@ -84,7 +119,7 @@ class LayerPass {
       }
       if (layer_ == nullptr) return taps->InputOfHead(*input);
       const at::Tensor output =
-          layer_->Forward(*input, {.taps = taps, .output_needed = store_outputs});
+          layer_->Forward(*input, {.taps = taps, .output_needed = store_outputs || wants_outputs_});
       if (store_outputs) status = hidden_.Store(sample, output);
     });
     return torch.ok() ? status : torch;
@@ -92,6 +127,7 @@ class LayerPass {
 
   const DecoderLayer* layer_;
   HiddenStates& hidden_;
+  bool wants_outputs_;
 };
 
 std::vector<int64_t> SamplesOf(const Pack& pack) {
@@ -103,10 +139,13 @@ std::vector<int64_t> SamplesOf(const Pack& pack) {
 // Adds up statistics chunk by chunk.
 class Capture {
  public:
-  Capture(RunState& run, const DecoderLayer* layer,
-          const std::map<std::string, StatisticsNeed>& needs, HiddenStates& hidden,
-          std::map<std::string, InputStatistics>& statistics)
-      : run_(run), layer_(layer), needs_(needs), pass_(layer, hidden), statistics_(statistics) {}
+  Capture(RunState& run, const DecoderLayer* layer, const Needs& needs, HiddenStates& hidden,
+          Statistics& statistics)
+      : run_(run),
+        layer_(layer),
+        needs_(needs),
+        pass_(layer, hidden, WantsOutputs(needs)),
+        statistics_(statistics) {}
 
   // Packs go in waves as wide as there are threads; the sums do not depend on it.
   absl::Status AddChunk(const Chunk& chunk, bool store_outputs) {
@@ -154,46 +193,57 @@ class Capture {
     return absl::OkStatus();
   }
 
-  absl::Status AddPack(const std::string& group, const StatisticsNeed& need, const Pack& pack,
+  absl::Status AddPack(const std::string& tap, const StatisticsNeed& need, const Pack& pack,
                        std::span<CaptureTaps> taps) {
-    std::vector<at::Tensor> inputs;
+    std::vector<at::Tensor> kept;
     for (size_t i = 0; i < taps.size(); ++i) {
-      inputs.push_back(taps[i].inputs.at(group).contiguous());
-      if (need.extrema) {
-        LLMC_RETURN_IF_ERROR(AddExtrema(group, pack.begin + static_cast<int64_t>(i), inputs[i]));
-      }
+      kept.push_back(taps[i].kept.at(tap).contiguous());
+      LLMC_RETURN_IF_ERROR(AddRanges(tap, need, pack.begin + static_cast<int64_t>(i), kept[i]));
     }
     if (!need.hessian) return absl::OkStatus();
     c10::InferenceMode guard;
-    const at::Tensor rows = inputs.size() == 1 ? inputs[0] : at::cat(inputs);
-    return At(Where(group),
-              statistics_.at(group).hessian->Add(RowsOf(rows), static_cast<int64_t>(taps.size())));
+    const at::Tensor rows = kept.size() == 1 ? kept[0] : at::cat(kept);
+    return At(Where(tap),
+              statistics_.at(tap).hessian->Add(RowsOf(rows), static_cast<int64_t>(taps.size())));
   }
 
-  absl::Status AddExtrema(const std::string& group, int64_t sample, const at::Tensor& x) {
-    LLMC_ASSIGN_OR_RETURN(const TensorView view, ViewOf(x));
-    absl::StatusOr<kernels::Extrema> extrema = kernels::FindExtrema(view);
-    if (!extrema.ok()) {
-      return At(absl::StrCat(Where(group), ", calibration sample ", sample), extrema.status());
+  absl::Status AddRanges(const std::string& tap, const StatisticsNeed& need, int64_t sample,
+                         const at::Tensor& x) {
+    InputStatistics& statistics = statistics_.at(tap);
+    if (need.extrema) {
+      absl::StatusOr<std::vector<Extrema>> extrema =
+          RangesOf(x, need.num_channels, kernels::FindExtrema);
+      if (!extrema.ok()) return At(Where(tap, sample), extrema.status());
+      statistics.extrema->Add(sample, *extrema);
     }
-    statistics_.at(group).extrema->Add(sample, {extrema->min, extrema->max});
+    if (need.searched) {
+      absl::StatusOr<std::vector<Extrema>> extrema =
+          RangesOf(x, need.num_channels, [&](const TensorView& view) {
+            return kernels::SearchActivationRange(view, *need.searched);
+          });
+      if (!extrema.ok()) return At(Where(tap, sample), extrema.status());
+      statistics.searched->Add(sample, *extrema);
+    }
     return absl::OkStatus();
   }
 
-  std::string Where(const std::string& group) const {
-    return absl::StrCat(NameOf(layer_), ": input of ", group);
+  std::string Where(const std::string& tap, int64_t sample) const {
+    return absl::StrCat(Where(tap), ", calibration sample ", sample);
+  }
+
+  std::string Where(const std::string& tap) const {
+    return absl::StrCat(NameOf(layer_), ": activations at ", tap);
   }
 
   RunState& run_;
   const DecoderLayer* layer_;
-  const std::map<std::string, StatisticsNeed>& needs_;
+  const Needs& needs_;
   LayerPass pass_;
-  std::map<std::string, InputStatistics>& statistics_;
+  Statistics& statistics_;
 };
 
-void PrepareStatistics(const RunState& run, const Schedule& schedule,
-                       const std::map<std::string, StatisticsNeed>& needs,
-                       std::map<std::string, InputStatistics>& statistics) {
+void PrepareStatistics(const RunState& run, const Schedule& schedule, const Needs& needs,
+                       Statistics& statistics) {
   int next_owner = 0;
   for (const auto& [group, need] : needs) {
     InputStatistics& input = statistics[group];
@@ -204,9 +254,12 @@ void PrepareStatistics(const RunState& run, const Schedule& schedule,
           in_features, static_cast<int64_t>(schedule.chunks.size()));
       next_owner = (next_owner + 1) % run.collective.world_size();
     }
+    const int64_t num_samples = static_cast<int64_t>(run.samples.rows.size());
     if (need.extrema) {
-      input.extrema =
-          std::make_unique<ExtremaStatistic>(static_cast<int64_t>(run.samples.rows.size()));
+      input.extrema = std::make_unique<ExtremaStatistic>(num_samples, need.num_channels);
+    }
+    if (need.searched) {
+      input.searched = std::make_unique<ExtremaStatistic>(num_samples, need.num_channels);
     }
   }
 }
@@ -238,21 +291,22 @@ absl::Status CaptureRounds(RunState& run, const Schedule& schedule, Capture& cap
 }
 
 // Sums over ranks; returns the groups whose Hessian must be captured again.
-absl::StatusOr<std::map<std::string, StatisticsNeed>> Reduce(
-    RunState& run, const std::map<std::string, StatisticsNeed>& needs, int64_t layer,
-    std::map<std::string, InputStatistics>& statistics) {
+absl::StatusOr<Needs> Reduce(RunState& run, const Needs& needs, int64_t layer,
+                             Statistics& statistics) {
   StepScope scope(run.clock, Step::kReduce, layer);
-  std::map<std::string, StatisticsNeed> again;
+  Needs again;
   for (const auto& [group, need] : needs) {
     InputStatistics& input = statistics.at(group);
     if (need.extrema) LLMC_RETURN_IF_ERROR(input.extrema->Reduce(run.collective));
+    if (need.searched) LLMC_RETURN_IF_ERROR(input.searched->Reduce(run.collective));
     if (!need.hessian) continue;
     absl::StatusOr<HessianSum> sum = input.hessian->Reduce(run.collective, input.owner);
-    if (!sum.ok()) return At(absl::StrCat("layer ", layer, ": input of ", group), sum.status());
+    if (!sum.ok())
+      return At(absl::StrCat("layer ", layer, ": activations at ", group), sum.status());
     input.hessian_sum = *sum;
     if (!sum->needs_rescale) continue;
     input.hessian->Restart();
-    again[group] = {.hessian = true, .extrema = false};
+    again[group].hessian = true;
   }
   LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(Failpoint("layer.reduce")));
   return again;
@@ -263,15 +317,14 @@ struct CaptureTarget {
   const DecoderLayer* layer;  // Null: the head.
   bool store_outputs;
   HiddenStates& hidden;
-  std::map<std::string, InputStatistics>& statistics;
+  Statistics& statistics;
 };
 
 absl::Status CaptureUntilItFits(RunState& run, const Schedule& schedule,
-                                const CaptureTarget& target,
-                                const std::map<std::string, StatisticsNeed>& needs) {
+                                const CaptureTarget& target, const Needs& needs) {
   const int64_t index = IndexOf(target.layer);
   PrepareStatistics(run, schedule, needs, target.statistics);
-  std::map<std::string, StatisticsNeed> wanted = needs;
+  Needs wanted = needs;
   while (true) {
     {
       StepScope scope(run.clock, Step::kCapture, index);
@@ -287,17 +340,13 @@ absl::Status CaptureUntilItFits(RunState& run, const Schedule& schedule,
 
 }  // namespace
 
-std::map<std::string, StatisticsNeed> NeedsOfLayer(const Plan& plan, const WorkUnit& unit) {
-  std::map<std::string, StatisticsNeed> needs;
+Needs NeedsOfLayer(const Plan& plan, const WorkUnit& unit) {
+  Needs needs;
   for (int index : unit.modules) {
     const PlannedModule& module = plan.modules[index];
-    const StatisticsNeed need =
-        MakeLayerModifier(plan.recipe.modifiers()[module.modifier])->Needs(module);
-    if (!need.hessian && !need.extrema) continue;
-    StatisticsNeed& group = needs[module.module.input_group];
-    group.hessian |= need.hessian;
-    group.extrema |= need.extrema;
+    MakeLayerModifier(plan.recipe.modifiers()[module.modifier])->AddNeeds(module, needs);
   }
+  for (int index : unit.attentions) AddAttentionNeeds(plan.attentions[index], needs);
   return needs;
 }
 
@@ -320,16 +369,14 @@ Schedule MakeSchedule(const RunState& run) {
 }
 
 absl::Status CaptureLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,
-                          const std::map<std::string, StatisticsNeed>& needs, bool store_outputs,
-                          HiddenStates& hidden,
-                          std::map<std::string, InputStatistics>& statistics) {
+                          const Needs& needs, bool store_outputs, HiddenStates& hidden,
+                          Statistics& statistics) {
   const CaptureTarget target{&layer, store_outputs, hidden, statistics};
   return CaptureUntilItFits(run, schedule, target, needs);
 }
 
-absl::Status CaptureHead(RunState& run, const Schedule& schedule,
-                         const std::map<std::string, StatisticsNeed>& needs, HiddenStates& hidden,
-                         std::map<std::string, InputStatistics>& statistics) {
+absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& needs,
+                         HiddenStates& hidden, Statistics& statistics) {
   const CaptureTarget target{nullptr, false, hidden, statistics};
   return CaptureUntilItFits(run, schedule, target, needs);
 }
@@ -337,7 +384,7 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule,
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,
                             HiddenStates& hidden) {
   StepScope scope(run.clock, Step::kPropagate, layer.index());
-  LayerPass pass(&layer, hidden);
+  LayerPass pass(&layer, hidden, false);
   for (size_t i = 0; i < schedule.mine.size(); ++i) {
     std::vector<int64_t> samples;
     for (const Pack& pack : schedule.chunks[schedule.mine[i]].packs) {

@@ -15,8 +15,8 @@
 
 namespace llmc {
 
-// What a layer's modifiers ask to know, by input group.
-std::map<std::string, StatisticsNeed> NeedsOfLayer(const Plan& plan, const WorkUnit& unit);
+// What a layer's modifiers and its attention scales ask to know.
+Needs NeedsOfLayer(const Plan& plan, const WorkUnit& unit);
 
 // How the samples of a job are cut, and which part is this rank's.
 struct Schedule {
@@ -33,13 +33,12 @@ Schedule MakeSchedule(const RunState& run);
 // takes part, also without samples; Reduce is included, and a second pass where
 // the first chunk misjudged the range of a Hessian.
 absl::Status CaptureLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,
-                          const std::map<std::string, StatisticsNeed>& needs, bool store_outputs,
-                          HiddenStates& hidden, std::map<std::string, InputStatistics>& statistics);
+                          const Needs& needs, bool store_outputs, HiddenStates& hidden,
+                          Statistics& statistics);
 
 // The same for the head, whose input the hidden states are by now.
-absl::Status CaptureHead(RunState& run, const Schedule& schedule,
-                         const std::map<std::string, StatisticsNeed>& needs, HiddenStates& hidden,
-                         std::map<std::string, InputStatistics>& statistics);
+absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& needs,
+                         HiddenStates& hidden, Statistics& statistics);
 
 // Replaces every hidden state by the layer's output. Local.
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,

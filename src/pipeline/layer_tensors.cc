@@ -36,13 +36,18 @@ absl::StatusOr<HostTensor> LayerPrefetch::Take(const std::string& name) {
 }
 
 absl::StatusOr<std::vector<kernels::StoredTensor>> StoreSolved(const RunState& run,
-                                                               const SolvedModule& solved) {
+                                                               SolvedModule& solved) {
+  const Scheme& scheme = *solved.planned->scheme;
+  if (!scheme.weights) {
+    std::vector<kernels::StoredTensor> dense;
+    dense.push_back({"weight", std::move(solved.weight)});
+    return dense;
+  }
   kernels::CompressOptions options;
   // A solved weight lies on the grid already. Its quotient by the scale is kept in
   // float32: rounded to BF16 it could leave the code that the solver chose.
   options.quotient =
       solved.method == Method::kGptq ? QuotientRounding::kFloat32 : run.job.quotient_rounding;
-  const Scheme& scheme = *solved.planned->scheme;
   absl::StatusOr<std::vector<kernels::StoredTensor>> stored = kernels::CompressWeight(
       solved.weight.view(), solved.grid, *scheme.weights, scheme.format, options);
   if (!stored.ok()) return At(solved.planned->source.name, stored.status());

@@ -33,9 +33,9 @@ class LayerPrefetch {
 absl::StatusOr<HostTensor> ReadWritten(const CheckpointWriter& writer,
                                        const PlannedModule& planned);
 
-// The tensors a solved module stores, in the plan's order.
+// The tensors that stand for a solved module's weight; takes the weight.
 absl::StatusOr<std::vector<kernels::StoredTensor>> StoreSolved(const RunState& run,
-                                                               const SolvedModule& solved);
+                                                               SolvedModule& solved);
 
 // The dense weight that `stored` stands for.
 absl::StatusOr<HostTensor> Dequantised(const PlannedModule& planned,

@@ -96,7 +96,8 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
   int64_t largest = 0;
   for (const PlannedModule& module : plan.modules) {
     if (!module.is_quantized()) continue;
-    const bool whole = module.scheme->weights->strategy == Strategy::kTensor;
+    const std::optional<QuantizationArgs>& weights = module.scheme->weights;
+    const bool whole = weights && weights->strategy == Strategy::kTensor;
     const int64_t bytes = module.source.num_bytes();
     largest = std::max(largest, whole ? bytes : std::min(bytes, kSliceBytes));
   }

@@ -11,6 +11,7 @@
 #include "checkpoint/model_directory.h"
 #include "formats/quantization_config.h"
 #include "formats/stored_tensors.h"
+#include "plan/attention.h"
 #include "recipe/resolve.h"
 
 namespace llmc {
@@ -125,6 +126,10 @@ class Planner {
     for (size_t i = 0; i < modules_.size(); ++i) {
       LLMC_RETURN_IF_ERROR(AddModule(modules_[i], resolution.modules[i]));
     }
+    if (!plan_.model) return absl::OkStatus();
+    const std::string first = absl::StrCat(plan_.model->LayerName(0), ".self_attn.q_proj");
+    LLMC_ASSIGN_OR_RETURN(plan_.attentions, PlanAttentions(*plan_.model, modules_, resolution,
+                                                           plan_.Find(first)->source.dtype));
     return absl::OkStatus();
   }
 
@@ -144,21 +149,33 @@ class Planner {
     planned.module = module;
     planned.source = weight->spec;
     planned.why = ReasonText(decision);
-    const bool has_weights = decision.scheme && decision.scheme->weights;
-    if (has_weights) LLMC_RETURN_IF_ERROR(GiveScheme(decision, planned));
+    if (decision.scheme) LLMC_RETURN_IF_ERROR(GiveScheme(decision, planned));
     plan_.modules.push_back(std::move(planned));
     return absl::OkStatus();
   }
 
+  static Method MethodOf(const Modifier& modifier, const PlannedModule& planned) {
+    const Scheme& scheme = *planned.scheme;
+    if (scheme.weights) {
+      const bool is_gptq = std::holds_alternative<GptqModifier>(modifier);
+      return is_gptq && planned.module.is_linear() ? Method::kGptq : Method::kRoundToNearest;
+    }
+    const auto is_static = [](const std::optional<QuantizationArgs>& args) {
+      return args && args->dynamic != Dynamic::kTrue;
+    };
+    const bool has_scales =
+        is_static(scheme.input_activations) || is_static(scheme.output_activations);
+    return has_scales ? Method::kActivations : Method::kCopy;
+  }
+
   absl::Status GiveScheme(const ModuleDecision& decision, PlannedModule& planned) {
-    const bool is_gptq =
-        std::holds_alternative<GptqModifier>(plan_.recipe.modifiers()[decision.modifier]);
+    const Modifier& modifier = plan_.recipe.modifiers()[decision.modifier];
     planned.modifier = decision.modifier;
     planned.scheme = decision.scheme;
     planned.targets = decision.group_targets;
-    planned.method = is_gptq ? Method::kGptq : Method::kRoundToNearest;
-    if (is_gptq && !planned.module.is_linear()) {
-      planned.method = Method::kRoundToNearest;
+    planned.method = MethodOf(modifier, planned);
+    if (planned.method == Method::kRoundToNearest && !planned.module.is_linear() &&
+        std::holds_alternative<GptqModifier>(modifier)) {
       planned.why += "; no Linear, so rounded to nearest";
     }
     if (!IsDenseFloat(planned.source.dtype)) {
@@ -178,19 +195,17 @@ class Planner {
 
   // Schemes that parse, but that this version cannot carry out.
   absl::Status RefuseWhatIsMissing() const {
-    if (plan_.kv_cache_scheme) {
-      return absl::UnimplementedError(
-          absl::StrCat(job_.recipe, ": kv_cache_scheme is known, but not in this version"));
-    }
     for (const PlannedModule& module : plan_.modules) {
       if (!module.scheme) continue;
-      if (module.scheme->output_activations) {
-        return absl::UnimplementedError(absl::StrCat(
-            module.module.name, ": output_activations are known, but not in this version"));
+      if (module.scheme->output_activations && module.module.layer < 0) {
+        return absl::UnimplementedError(
+            absl::StrCat(module.module.name,
+                         ": output_activations outside the layers are known, but not in "
+                         "this version"));
       }
+      if (!module.scheme->weights) continue;
       const std::string observer = module.scheme->weights->observer.value_or("");
-      if (absl::StrContains(observer, "imatrix") || absl::StrContains(observer, "expanded") ||
-          observer == "fouroversix") {
+      if (absl::StrContains(observer, "imatrix")) {
         return absl::UnimplementedError(absl::StrCat(module.module.name, ": observer ", observer,
                                                      " is known, but not in this version"));
       }
@@ -225,6 +240,7 @@ class Planner {
         AddStored(static_cast<int>(i), tensors);
       }
     }
+    for (size_t i = 0; i < plan_.attentions.size(); ++i) AddScales(static_cast<int>(i), tensors);
     LLMC_ASSIGN_OR_RETURN(plan_.layout, OutputLayout::Make(tensors, job_.max_shard_bytes));
     FinishUnits();
     return absl::OkStatus();
@@ -247,6 +263,16 @@ class Planner {
       unit.tensors.push_back(spec.name);
     }
     unit_bytes_[unit.first_layer] += module.source.num_bytes();
+  }
+
+  void AddScales(int index, std::vector<TensorSpec>& tensors) {
+    const PlannedAttention& attention = plan_.attentions[index];
+    WorkUnit& unit = UnitOfLayer(attention.layer);
+    unit.attentions.push_back(index);
+    for (const TensorSpec& spec : attention.stored) {
+      tensors.push_back(spec);
+      unit.tensors.push_back(spec.name);
+    }
   }
 
   // The decoder layer a tensor belongs to, by its name; -1 outside.
@@ -291,6 +317,7 @@ class Planner {
   static void Join(const WorkUnit& from, WorkUnit& into) {
     into.num_layers += from.num_layers;
     into.modules.insert(into.modules.end(), from.modules.begin(), from.modules.end());
+    into.attentions.insert(into.attentions.end(), from.attentions.begin(), from.attentions.end());
     into.copies.insert(into.copies.end(), from.copies.begin(), from.copies.end());
     into.tensors.insert(into.tensors.end(), from.tensors.begin(), from.tensors.end());
   }
@@ -302,12 +329,26 @@ class Planner {
                            unit.first_layer + unit.num_layers - 1);
   }
 
+  // Modules and attention modules, in the order of the model.
+  std::vector<ConfigModule> ConfigModules() const {
+    std::map<std::string, ConfigModule> by_name;
+    for (const PlannedModule& m : plan_.modules) {
+      by_name[m.module.name] = {m.module.name, m.module.class_name, m.scheme, m.targets};
+    }
+    for (const PlannedAttention& a : plan_.attentions) {
+      if (a.scheme) by_name[a.name] = {a.name, a.class_name, a.scheme, a.targets};
+    }
+    std::vector<ConfigModule> ordered;
+    for (const ModuleSpec& module : modules_) {
+      const auto it = by_name.find(module.name);
+      if (it != by_name.end()) ordered.push_back(it->second);
+    }
+    return ordered;
+  }
+
   absl::Status WriteConfig() {
     ConfigContents contents;
-    for (const PlannedModule& module : plan_.modules) {
-      contents.modules.push_back(
-          {module.module.name, module.module.class_name, module.scheme, module.targets});
-    }
+    contents.modules = ConfigModules();
     contents.kv_cache_scheme = plan_.kv_cache_scheme;
     nlohmann::json config = plan_.source->config();
     LLMC_ASSIGN_OR_RETURN(nlohmann::json quantization, QuantizationConfigJson(contents));
@@ -331,6 +372,8 @@ absl::string_view MethodName(Method method) {
   switch (method) {
     case Method::kCopy:
       return "copy";
+    case Method::kActivations:
+      return "scales";
     case Method::kRoundToNearest:
       return "RTN";
     case Method::kGptq:

@@ -26,10 +26,11 @@ namespace llmc {
 // scheme's scales allow it.
 inline constexpr int64_t kSliceBytes = int64_t{32} << 20;
 
-// How a module's weight becomes codes.
-enum class Method : uint8_t { kCopy, kRoundToNearest, kGptq };
+// How a module's weight becomes codes. kActivations: it stays dense, and the
+// scales of its static activations are stored beside it.
+enum class Method : uint8_t { kCopy, kActivations, kRoundToNearest, kGptq };
 
-// "copy", "RTN", "GPTQ".
+// "copy", "scales", "RTN", "GPTQ".
 absl::string_view MethodName(Method method);
 
 // One Linear or Embedding of the model.
@@ -46,12 +47,28 @@ struct PlannedModule {
   bool is_quantized() const { return method != Method::kCopy; }
 };
 
+// An attention module whose key-value cache is quantised.
+struct PlannedAttention {
+  std::string name;  // "model.layers.0.self_attn"
+  std::string class_name;
+  int64_t layer = -1;
+  QuantizationArgs args;
+  // A group of the recipe targets the module itself: queries are quantised too.
+  std::optional<Scheme> scheme;
+  std::vector<std::string> targets;  // Of that group.
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  std::vector<TensorSpec> stored;  // Full names: k_scale, v_scale, q_scale, ...
+  std::string why;
+};
+
 // Work that is finished, made durable and resumed as one.
 struct WorkUnit {
   std::string name;          // "layer-00003", "layers-00000-00007", "outside".
   int64_t first_layer = -1;  // -1: the tensors outside the layers.
   int64_t num_layers = 0;
   std::vector<int> modules;         // Indices of quantised modules.
+  std::vector<int> attentions;      // Indices of attention modules with scales.
   std::vector<std::string> copies;  // Source tensors that stay as they are.
 
   // Names of all output tensors of the unit.
@@ -90,8 +107,9 @@ struct Plan {
   bool calibrated = false;         // Needs data: Capture, Reduce, Solve, Propagate per layer.
   std::string calibration_reason;  // Why, for messages.
   ComputeDType compute_dtype = ComputeDType::kFloat32;  // Never kAuto.
-  std::vector<PlannedModule> modules;  // Every Linear and Embedding, in module order.
-  std::vector<WorkUnit> units;         // In the order of work.
+  std::vector<PlannedModule> modules;        // Every Linear and Embedding, in module order.
+  std::vector<PlannedAttention> attentions;  // In layer order.
+  std::vector<WorkUnit> units;               // In the order of work.
   OutputLayout layout;
   std::string config_json;  // config.json of the output.
   bool unties_embeddings = false;

@@ -29,19 +29,33 @@ std::string Duration(double seconds) {
   return absl::StrFormat("%.1f h", seconds / 3600);
 }
 
-int64_t StoredBytes(const PlannedModule& module) {
+int64_t TotalBytes(const std::vector<TensorSpec>& specs) {
   int64_t bytes = 0;
-  for (const TensorSpec& spec : module.stored) bytes += spec.num_bytes();
-  return module.is_quantized() ? bytes : module.source.num_bytes();
+  for (const TensorSpec& spec : specs) bytes += spec.num_bytes();
+  return bytes;
 }
 
-nlohmann::json ModuleJson(const PlannedModule& module) {
+int64_t StoredBytes(const PlannedModule& module) {
+  return module.is_quantized() ? TotalBytes(module.stored) : module.source.num_bytes();
+}
+
+nlohmann::json StoredJson(const std::vector<TensorSpec>& specs) {
   nlohmann::json stored = nlohmann::json::array();
-  for (const TensorSpec& spec : module.stored) {
+  for (const TensorSpec& spec : specs) {
     stored.push_back({{"name", spec.name},
                       {"dtype", std::string(SafetensorsName(spec.dtype))},
                       {"shape", spec.shape}});
   }
+  return stored;
+}
+
+nlohmann::json AttentionJson(const PlannedAttention& attention) {
+  return {{"module", attention.name}, {"class", attention.class_name},
+          {"layer", attention.layer}, {"scheme", ArgsSummary(attention.args)},
+          {"why", attention.why},     {"stored", StoredJson(attention.stored)}};
+}
+
+nlohmann::json ModuleJson(const PlannedModule& module) {
   return {{"module", module.module.name},
           {"class", module.module.class_name},
           {"layer", module.module.layer},
@@ -52,7 +66,7 @@ nlohmann::json ModuleJson(const PlannedModule& module) {
           {"why", module.why},
           {"bytes_before", module.source.num_bytes()},
           {"bytes_after", StoredBytes(module)},
-          {"stored", std::move(stored)}};
+          {"stored", StoredJson(module.stored)}};
 }
 
 }  // namespace
@@ -61,6 +75,9 @@ std::string SchemeSummary(const Scheme& scheme) {
   std::string text = scheme.weights ? ArgsSummary(*scheme.weights) : "dense";
   if (scheme.input_activations) {
     absl::StrAppend(&text, ", inputs ", ArgsSummary(*scheme.input_activations));
+  }
+  if (scheme.output_activations) {
+    absl::StrAppend(&text, ", outputs ", ArgsSummary(*scheme.output_activations));
   }
   return text;
 }
@@ -86,6 +103,10 @@ std::string ToTable(const Plan& plan, const Estimate& estimate) {
     row(module.module.name, std::string(MethodName(module.method)),
         module.scheme ? SchemeSummary(*module.scheme) : "", ShapeString(module.source.shape), sizes,
         module.why);
+  }
+  for (const PlannedAttention& attention : plan.attentions) {
+    row(attention.name, "scales", absl::StrCat("cache ", ArgsSummary(attention.args)), "",
+        absl::StrCat("+ ", FormatByteSize(TotalBytes(attention.stored))), attention.why);
   }
   int64_t num_copies = 0;
   for (const WorkUnit& unit : plan.units) num_copies += static_cast<int64_t>(unit.copies.size());
@@ -115,10 +136,13 @@ nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
   for (const WorkUnit& unit : plan.units) {
     for (const std::string& name : unit.copies) copies.push_back(name);
   }
+  nlohmann::json attentions = nlohmann::json::array();
+  for (const PlannedAttention& a : plan.attentions) attentions.push_back(AttentionJson(a));
   return {{"model", plan.source->dir().string()},
           {"calibrated", plan.calibrated},
           {"calibration_reason", plan.calibration_reason},
           {"modules", std::move(modules)},
+          {"attentions", std::move(attentions)},
           {"copied_tensors", std::move(copies)},
           {"source_bytes", plan.source->total_bytes()},
           {"output_bytes", estimate.output_bytes},

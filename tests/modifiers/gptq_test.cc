@@ -280,9 +280,13 @@ TEST(Gptq, NoFactorAndOnSingularFail_EveryRankNamesTheModule) {
 
 TEST(Gptq, Needs_HessianForSolvedModulesOnly) {
   const GptqLayerModifier modifier{GptqModifier()};
-  EXPECT_TRUE(modifier.Needs(Modules()[0]).hessian);
-  EXPECT_FALSE(modifier.Needs(Modules()[0]).extrema);
-  EXPECT_FALSE(modifier.Needs(Modules()[3]).hessian);
+  Needs needs;
+  modifier.AddNeeds(Modules()[3], needs);
+  EXPECT_TRUE(needs.empty());
+  modifier.AddNeeds(Modules()[0], needs);
+  ASSERT_EQ(needs.size(), 1u);
+  EXPECT_TRUE(needs.begin()->second.hessian);
+  EXPECT_FALSE(needs.begin()->second.extrema);
 }
 
 }  // namespace

@@ -42,16 +42,23 @@ HostTensor Weight() {
   return weight;
 }
 
-InputStatistics Inputs(float min, float max) {
-  InputStatistics statistics;
-  statistics.extrema = std::make_unique<ExtremaStatistic>(1);
-  statistics.extrema->Add(0, {min, max});
+Statistics Inputs(float min, float max) {
+  Statistics statistics;
+  statistics["model.proj"].extrema = std::make_unique<ExtremaStatistic>(1);
+  const Extrema extrema{min, max};
+  statistics["model.proj"].extrema->Add(0, {&extrema, 1});
   return statistics;
+}
+
+StatisticsNeed NeedOf(const PlannedModule& module) {
+  Needs needs;
+  RoundToNearestLayerModifier().AddNeeds(module, needs);
+  return needs["model.proj"];
 }
 
 TEST(RoundToNearest, Weight_StaysDense) {
   const PlannedModule module = Linear(false);
-  const auto solved = RoundToNearest(module, Weight(), std::nullopt, nullptr);
+  const auto solved = RoundToNearest(module, Weight(), std::nullopt, {});
   ASSERT_TRUE(solved.ok()) << solved.status();
   EXPECT_EQ(std::memcmp(solved->weight.bytes().data(), Weight().bytes().data(), 96 * 4), 0);
   EXPECT_EQ(solved->planned, &module);
@@ -61,7 +68,7 @@ TEST(RoundToNearest, Weight_StaysDense) {
 }
 
 TEST(RoundToNearest, OutputError_IsTheWeightsOwn) {
-  const auto solved = RoundToNearest(Linear(false), Weight(), std::nullopt, nullptr);
+  const auto solved = RoundToNearest(Linear(false), Weight(), std::nullopt, {});
   ASSERT_TRUE(solved.ok()) << solved.status();
   const HostTensor weight = Weight();
   double error = 0;
@@ -79,14 +86,14 @@ TEST(RoundToNearest, OutputError_IsTheWeightsOwn) {
 TEST(RoundToNearest, ZeroWeight_NoError) {
   HostTensor zero = Weight();
   std::memset(zero.bytes().data(), 0, zero.bytes().size());
-  const auto solved = RoundToNearest(Linear(false), std::move(zero), std::nullopt, nullptr);
+  const auto solved = RoundToNearest(Linear(false), std::move(zero), std::nullopt, {});
   ASSERT_TRUE(solved.ok()) << solved.status();
   EXPECT_EQ(*solved->output_error, 0.0);
 }
 
 TEST(RoundToNearest, StaticSymmetricInputs_ScaleSpansTheExtrema) {
-  const InputStatistics inputs = Inputs(-6.0f, 2.0f);
-  const auto solved = RoundToNearest(Linear(true), Weight(), std::nullopt, &inputs);
+  const Statistics inputs = Inputs(-6.0f, 2.0f);
+  const auto solved = RoundToNearest(Linear(true), Weight(), std::nullopt, inputs);
   ASSERT_TRUE(solved.ok()) << solved.status();
   ASSERT_EQ(solved->activation_parameters.size(), 1u);
   EXPECT_EQ(solved->activation_parameters[0].suffix, "input_scale");
@@ -94,8 +101,8 @@ TEST(RoundToNearest, StaticSymmetricInputs_ScaleSpansTheExtrema) {
 }
 
 TEST(RoundToNearest, StaticAsymmetricInputs_ExtremaLandOnTheEndsOfTheRange) {
-  const InputStatistics inputs = Inputs(-6.0f, 2.0f);
-  const auto solved = RoundToNearest(Linear(true, false), Weight(), std::nullopt, &inputs);
+  const Statistics inputs = Inputs(-6.0f, 2.0f);
+  const auto solved = RoundToNearest(Linear(true, false), Weight(), std::nullopt, inputs);
   ASSERT_TRUE(solved.ok()) << solved.status();
   ASSERT_EQ(solved->activation_parameters.size(), 2u);
   EXPECT_EQ(solved->activation_parameters[1].suffix, "input_zero_point");
@@ -109,19 +116,25 @@ TEST(RoundToNearest, StaticAsymmetricInputs_ExtremaLandOnTheEndsOfTheRange) {
 TEST(RoundToNearest, WeightNotFinite_InvalidArgumentNamingIt) {
   HostTensor weight = Weight();
   weight.as<float>()[20] = std::numeric_limits<float>::quiet_NaN();
-  const auto solved = RoundToNearest(Linear(false), std::move(weight), std::nullopt, nullptr);
+  const auto solved = RoundToNearest(Linear(false), std::move(weight), std::nullopt, {});
   EXPECT_EQ(solved.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(solved.status().message()), HasSubstr("model.proj.weight"));
 }
 
 TEST(RoundToNearest, Needs_ExtremaForStaticInputsOnly) {
-  const RoundToNearestLayerModifier modifier;
-  EXPECT_FALSE(modifier.Needs(Linear(false)).extrema);
-  EXPECT_TRUE(modifier.Needs(Linear(true)).extrema);
-  EXPECT_FALSE(modifier.Needs(Linear(true)).hessian);
+  EXPECT_FALSE(NeedOf(Linear(false)).extrema);
+  EXPECT_TRUE(NeedOf(Linear(true)).extrema);
+  EXPECT_FALSE(NeedOf(Linear(true)).hessian);
   PlannedModule dynamic = Linear(true);
   dynamic.scheme->input_activations->dynamic = Dynamic::kTrue;
-  EXPECT_FALSE(modifier.Needs(dynamic).extrema);
+  EXPECT_FALSE(NeedOf(dynamic).extrema);
+}
+
+TEST(RoundToNearest, Needs_SearchObserverAsksForTheSearchedRange) {
+  PlannedModule module = Linear(true);
+  module.scheme->input_activations->observer = "mse";
+  EXPECT_FALSE(NeedOf(module).extrema);
+  EXPECT_EQ(NeedOf(module).searched, module.scheme->input_activations);
 }
 
 }  // namespace
