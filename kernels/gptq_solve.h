@@ -78,6 +78,11 @@ struct GptqSolveOptions {
   // each rounded once, whatever the block. The paper uses 128; the solver takes
   // fewer where that is faster.
   int64_t block_size = 128;
+
+  // Weights that come in as 0 leave as 0, and their updates are absorbed by the
+  // columns to their right like any rounding error: a pruned weight keeps its mask.
+  // 0 is on every grid whose zero points are whole codes within the range.
+  bool keep_zeros = false;
 };
 
 // With E = W - Q, and H and lambda those that U was made of. The mean squared

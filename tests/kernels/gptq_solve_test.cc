@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -287,10 +288,7 @@ std::vector<float> SolveUnit(const Layer& layer, int64_t lanes, void (*solve)(co
     }
   }
   GptqRows rows;
-  rows.lanes = lanes;
-  rows.factor = &factor;
-  rows.weight = weight.data();
-  rows.error = error.data();
+  rows.walk = {lanes, &factor, weight.data(), error.data(), loss.data()};
   rows.scale = scale.data();
   rows.zero_point = zero_point.data();
   rows.group = group.data();
@@ -298,7 +296,6 @@ std::vector<float> SolveUnit(const Layer& layer, int64_t lanes, void (*solve)(co
   rows.q_min = static_cast<float>(RangeOf(Args(layer.grid)).min);
   rows.q_max = static_cast<float>(RangeOf(Args(layer.grid)).max);
   rows.scale_dtype = layer.grid.scale_dtype;
-  rows.loss = loss.data();
   solve(rows);
   weight.insert(weight.end(), loss.begin(), loss.end());
   return weight;
@@ -316,16 +313,50 @@ TEST(SolveGptqRows, EveryKindOfVector_GivesEqualBits) {
                                        .scale_dtype = scale_dtype});
         for (const int64_t lanes : {16, 32, 64}) {
           const auto expected = SolveUnit(layer, lanes, SolveGptqRowsGeneric);
-          if (HasGptqRowsAvx2()) {
+          if (HasColumnWalkAvx2()) {
             EXPECT_EQ(SolveUnit(layer, lanes, SolveGptqRowsAvx2), expected);
           }
-          if (HasGptqRowsAvx512()) {
+          if (HasColumnWalkAvx512()) {
             EXPECT_EQ(SolveUnit(layer, lanes, SolveGptqRowsAvx512), expected);
           }
         }
       }
     }
   }
+}
+
+// Zeroes every third weight, as pruning would.
+void PruneThirds(Layer& layer) {
+  for (int64_t i = 0; i < layer.weight.num_elements(); i += 3) layer.weight.as<float>()[i] = 0;
+}
+
+std::vector<float> SolvedWithZerosKept(const Layer& layer) {
+  std::vector<float> weight = Dense(layer);
+  EXPECT_TRUE(GptqSolve(ProblemOf(layer, weight), {.keep_zeros = true}).ok());
+  return weight;
+}
+
+TEST_P(GptqGrids, ZerosKept_MaskIsExactAndErrorBeatsZeroingAfterwards) {
+  Layer layer = MakeLayer(GetParam());
+  PruneThirds(layer);
+  const std::vector<float> kept = SolvedWithZerosKept(layer);
+  std::vector<float> afterwards = Solved(layer);
+  for (int64_t i = 0; i < std::ssize(kept); ++i) {
+    if (i % 3 != 0) continue;
+    EXPECT_EQ(std::bit_cast<uint32_t>(kept[i]), 0u) << i;
+    afterwards[i] = 0;
+  }
+  EXPECT_LT(ReferenceOutputError(layer, kept), ReferenceOutputError(layer, afterwards));
+  std::memcpy(layer.weight.as<float>(), kept.data(), kept.size() * sizeof(float));
+  // On the grid, so that codes keep the mask; the 2-bit case has zero points beyond its range.
+  if (GetParam().num_bits > 2) {
+    EXPECT_EQ(RoundedToNearest(layer), kept);
+  }
+}
+
+TEST(GptqSolve, ZerosKeptWithoutZeros_ChangesNothing) {
+  const Layer layer = MakeLayer({.ordered = true});
+  EXPECT_EQ(SolvedWithZerosKept(layer), Solved(layer));
 }
 
 TEST(GptqSolve, BadProblems_AreRefused) {

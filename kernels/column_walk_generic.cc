@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/gptq_rows_loops.h"
+#include "kernels/prune_rows_loops.h"
 
 namespace llmc::kernels {
 namespace {
@@ -18,6 +19,8 @@ struct GenericVector {
 
 }  // namespace
 
-void SolveGptqRowsGeneric(const GptqRows& rows) { RowsSolver<GenericVector>(rows).Run(); }
+void SolveGptqRowsGeneric(const GptqRows& rows) { SolveRows<GenericVector>(rows); }
+
+void PruneRowsGeneric(const PruneRows& rows) { PruneBlocks<GenericVector>(rows); }
 
 }  // namespace llmc::kernels

@@ -4,11 +4,13 @@
 #include <cstdint>
 
 #include "kernels/gptq_rows.h"
+#include "kernels/prune_rows.h"
 #include "kernels/round_to_grid.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
 #include "kernels/gptq_rows_loops.h"
+#include "kernels/prune_rows_loops.h"
 
 namespace llmc::kernels {
 namespace {
@@ -25,14 +27,16 @@ struct Avx512Vector {
 
 }  // namespace
 
-void SolveGptqRowsAvx512(const GptqRows& rows) { RowsSolver<Avx512Vector>(rows).Run(); }
+void SolveGptqRowsAvx512(const GptqRows& rows) { SolveRows<Avx512Vector>(rows); }
+
+void PruneRowsAvx512(const PruneRows& rows) { PruneBlocks<Avx512Vector>(rows); }
 
 }  // namespace llmc::kernels
 #pragma GCC pop_options
 
 namespace llmc::kernels {
 
-bool HasGptqRowsAvx512() {
+bool HasColumnWalkAvx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }

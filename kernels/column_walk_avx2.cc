@@ -4,11 +4,13 @@
 #include <cstdint>
 
 #include "kernels/gptq_rows.h"
+#include "kernels/prune_rows.h"
 #include "kernels/round_to_grid.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "kernels/gptq_rows_loops.h"
+#include "kernels/prune_rows_loops.h"
 
 namespace llmc::kernels {
 namespace {
@@ -25,13 +27,15 @@ struct Avx2Vector {
 
 }  // namespace
 
-void SolveGptqRowsAvx2(const GptqRows& rows) { RowsSolver<Avx2Vector>(rows).Run(); }
+void SolveGptqRowsAvx2(const GptqRows& rows) { SolveRows<Avx2Vector>(rows); }
+
+void PruneRowsAvx2(const PruneRows& rows) { PruneBlocks<Avx2Vector>(rows); }
 
 }  // namespace llmc::kernels
 #pragma GCC pop_options
 
 namespace llmc::kernels {
 
-bool HasGptqRowsAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool HasColumnWalkAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 }  // namespace llmc::kernels
