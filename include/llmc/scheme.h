@@ -84,6 +84,10 @@ struct Scheme {
   bool operator==(const Scheme&) const = default;
 };
 
+// How zeros of a pruned weight are stored: like any number, or left out, in layouts
+// that compressed-tensors before 0.15 reads.
+enum class SparseFormat : uint8_t { kDense, kSparse24Bitmask, kSparseBitmask };
+
 // Whether the quotient weight / scale is rounded to the model's dtype before it
 // is rounded to a code (the reference on CPU) or kept in float32 (the reference
 // on recent GPUs). Both are valid checkpoints; llmc's default is kModelDtype.
