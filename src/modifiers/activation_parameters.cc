@@ -5,23 +5,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/weight_grid.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
 
 constexpr float kDefaultAveragingConstant = 0.01f;
-
-// One activation of a module that is stored with static scales.
-struct StaticActivation {
-  std::string tap;
-  std::string prefix;  // Of the stored tensors: "input", "output", "k", ...
-  const QuantizationArgs* args = nullptr;
-  int64_t num_channels = 1;
-};
-
-bool IsSearched(const QuantizationArgs& args) {
-  return absl::EndsWith(args.observer.value_or(""), "mse");
-}
 
 float AveragingConstant(const QuantizationArgs& args) {
   const auto it = args.observer_kwargs.find("averaging_constant");
@@ -29,43 +18,10 @@ float AveragingConstant(const QuantizationArgs& args) {
                                           : static_cast<float>(it->second);
 }
 
-std::vector<StaticActivation> StaticActivationsOf(const PlannedModule& module) {
-  std::vector<StaticActivation> all;
-  const auto add = [&](const std::optional<QuantizationArgs>& args, const std::string& tap,
-                       const std::string& prefix) {
-    if (args && args->dynamic != Dynamic::kTrue) all.push_back({tap, prefix, &*args});
-  };
-  add(module.scheme->input_activations, module.module.input_group, "input");
-  add(module.scheme->output_activations, OutputTap(module.module.name), "output");
-  return all;
-}
-
-std::vector<StaticActivation> StaticActivationsOf(const PlannedAttention& attention) {
-  const bool per_head = attention.args.strategy == Strategy::kAttnHead;
-  const int64_t num_key_heads = per_head ? attention.num_key_value_heads : 1;
-  std::vector<StaticActivation> all;
-  for (const char* state : {"k", "v"}) {
-    all.push_back({AttentionTap(attention.name, state), state, &attention.args, num_key_heads});
-  }
-  if (!attention.scheme) return all;
-  const int64_t num_heads = per_head ? attention.num_attention_heads : 1;
-  all.insert(all.begin(), {AttentionTap(attention.name, "q"), "q", &attention.args, num_heads});
-  return all;
-}
-
-void AddNeed(const StaticActivation& activation, Needs& needs) {
-  StatisticsNeed& need = needs[activation.tap];
-  need.num_channels = activation.num_channels;
-  if (IsSearched(*activation.args)) {
-    need.searched = *activation.args;
-  } else {
-    need.extrema = true;
-  }
-}
-
-std::vector<Extrema> Fold(const InputStatistics& statistics, const QuantizationArgs& args) {
+std::vector<Extrema> Fold(const InputStatistics& statistics, const StaticActivation& activation) {
+  const QuantizationArgs& args = *activation.args;
   const std::string observer = args.observer.value_or("static_minmax");
-  const bool is_searched = IsSearched(args);
+  const bool is_searched = activation.is_searched();
   const ExtremaStatistic& extrema = is_searched ? *statistics.searched : *statistics.extrema;
   if (absl::StartsWith(observer, "memoryless")) return extrema.Last();
   if (is_searched || observer == "minmax") return extrema.MovingAverage(AveragingConstant(args));
@@ -77,7 +33,7 @@ absl::StatusOr<std::vector<kernels::StoredTensor>> Parameters(const StaticActiva
                                                               const Statistics& statistics) {
   const QuantizationArgs& args = *activation.args;
   std::vector<kernels::Extrema> extrema;
-  for (const Extrema& e : Fold(statistics.at(activation.tap), args)) {
+  for (const Extrema& e : Fold(statistics.at(activation.tap), activation)) {
     extrema.push_back({e.min, e.max});
   }
   absl::StatusOr<kernels::WeightGrid> grid = kernels::ActivationScale(extrema, args, dtype);
@@ -108,16 +64,6 @@ absl::StatusOr<std::vector<kernels::StoredTensor>> AllParameters(
 }
 
 }  // namespace
-
-void AddActivationNeeds(const PlannedModule& module, Needs& needs) {
-  for (const StaticActivation& activation : StaticActivationsOf(module)) AddNeed(activation, needs);
-}
-
-void AddAttentionNeeds(const PlannedAttention& attention, Needs& needs) {
-  for (const StaticActivation& activation : StaticActivationsOf(attention)) {
-    AddNeed(activation, needs);
-  }
-}
 
 absl::StatusOr<std::vector<kernels::StoredTensor>> ActivationParameters(
     const PlannedModule& module, const Statistics& statistics) {

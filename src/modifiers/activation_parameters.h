@@ -13,13 +13,6 @@
 
 namespace llmc {
 
-// Adds what static activations of `module` need to know, by tap: extrema of its
-// input, of its output.
-void AddActivationNeeds(const PlannedModule& module, Needs& needs);
-
-// The same for the queries, keys and values of `attention`.
-void AddAttentionNeeds(const PlannedAttention& attention, Needs& needs);
-
 // input_scale, input_zero_point, input_global_scale, output_scale,
 // output_zero_point: those that the scheme stores. `statistics` after Reduce.
 // kInvalidArgument naming the module when there are none, or for NaN and infinity.

@@ -140,11 +140,6 @@ absl::StatusOr<double> SumOverRanks(Collective& collective, double mine) {
 
 }  // namespace
 
-void GptqLayerModifier::AddNeeds(const PlannedModule& module, Needs& needs) const {
-  if (module.method == Method::kGptq) needs[module.module.input_group].hessian = true;
-  AddActivationNeeds(module, needs);
-}
-
 absl::StatusOr<SolvedModule> GptqLayerModifier::RoundModule(const PlannedModule& module,
                                                             LayerSolve& layer) const {
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
@@ -195,7 +190,7 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
                                              LayerSolve& layer) const {
   for (InputGroup& group : groups) {
     if (group.statistics->owner != layer.collective->rank()) continue;
-    const HostTensor hessian = group.statistics->hessian->Finish();
+    const HostTensor& hessian = group.statistics->Hessian();
     for (auto& [ordered, set] : group.sets) {
       for (size_t i = 0; i < set.modules.size(); ++i) {
         set.factor.energies[i] =

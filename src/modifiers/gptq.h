@@ -24,7 +24,6 @@ class GptqLayerModifier : public LayerModifier {
  public:
   explicit GptqLayerModifier(GptqModifier fields) : fields_(std::move(fields)) {}
 
-  void AddNeeds(const PlannedModule& module, Needs& needs) const override;
   absl::Status Solve(LayerSolve& layer) const override;
 
  private:

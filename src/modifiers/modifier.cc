@@ -25,12 +25,6 @@ float Element(const TensorView& view, int64_t i) {
 
 }  // namespace
 
-std::string OutputTap(const std::string& linear) { return linear + ".output"; }
-
-std::string AttentionTap(const std::string& attention, const std::string& state) {
-  return absl::StrCat(attention, ".", state);
-}
-
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier) {
   if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) {
     return std::make_unique<GptqLayerModifier>(*gptq);

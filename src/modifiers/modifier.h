@@ -1,5 +1,5 @@
-// One compression method: says which statistics it needs of a layer's inputs,
-// then turns the layer's dense weights into weights on a grid.
+// One method that quantises: turns a layer's dense weights, as the transforms of the
+// recipe left them (modifiers/transform.h), into weights on a grid.
 #ifndef LLMC_MODIFIERS_MODIFIER_H_
 #define LLMC_MODIFIERS_MODIFIER_H_
 
@@ -10,8 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "calibration/extrema.h"
-#include "calibration/hessian.h"
+#include "calibration/input_statistics.h"
 #include "collective/collective.h"
 #include "kernels/compress.h"
 #include "kernels/weight_grid.h"
@@ -20,31 +19,6 @@
 #include "plan/plan.h"
 
 namespace llmc {
-
-// What must be known about one activation before a layer is solved.
-struct StatisticsNeed {
-  bool hessian = false;  // X^T X; inputs only.
-  bool extrema = false;  // Smallest and largest value, for static scales.
-  // The same of the range that the search observer of these numbers finds.
-  std::optional<QuantizationArgs> searched;
-  int64_t num_channels = 1;  // 1, or heads: extrema of each apart.
-};
-
-// By tap: the name of an input group (its first linear), OutputTap or AttentionTap.
-using Needs = std::map<std::string, StatisticsNeed>;
-std::string OutputTap(const std::string& linear);
-// `state`: "q", "k" or "v".
-std::string AttentionTap(const std::string& attention, const std::string& state);
-
-// The statistics of one tap; what was not asked for is null.
-struct InputStatistics {
-  std::unique_ptr<HessianAccumulator> hessian;
-  HessianSum hessian_sum;  // After Reduce.
-  int owner = 0;           // The rank that holds the reduced Hessian.
-  std::unique_ptr<ExtremaStatistic> extrema;
-  std::unique_ptr<ExtremaStatistic> searched;
-};
-using Statistics = std::map<std::string, InputStatistics>;  // By tap.
 
 // A module whose codes are decided.
 struct SolvedModule {
@@ -79,14 +53,11 @@ class LayerModifier {
  public:
   virtual ~LayerModifier() = default;
 
-  // Adds what must be known to solve `module`.
-  virtual void AddNeeds(const PlannedModule& module, Needs& needs) const = 0;
-
   // Collective call: fills `layer.solved`, with equal bytes on every rank.
   virtual absl::Status Solve(LayerSolve& layer) const = 0;
 };
 
-// The modifier that carries out `modifier` of a recipe.
+// The modifier that carries out `modifier` of a recipe, which quantises.
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier);
 
 // The grid of a module's weight by its scheme's observer. kInvalidArgument naming

@@ -6,10 +6,6 @@
 
 namespace llmc {
 
-void RoundToNearestLayerModifier::AddNeeds(const PlannedModule& module, Needs& needs) const {
-  AddActivationNeeds(module, needs);
-}
-
 absl::StatusOr<SolvedModule> RoundToNearest(const PlannedModule& module, HostTensor weight,
                                             std::optional<float> fused_absmax,
                                             const Statistics& statistics) {

@@ -10,7 +10,6 @@ namespace llmc {
 // the reference, which only attaches scales while it calibrates.
 class RoundToNearestLayerModifier : public LayerModifier {
  public:
-  void AddNeeds(const PlannedModule& module, Needs& needs) const override;
   absl::Status Solve(LayerSolve& layer) const override;
 };
 

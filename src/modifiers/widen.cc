@@ -59,4 +59,15 @@ void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor) {
   });
 }
 
+void ScaleColumns(std::span<const float> factors, HostTensor& tensor) {
+  const int64_t columns = static_cast<int64_t>(factors.size());
+  ParallelFor(tensor.num_elements() / columns, [&](int64_t row) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t i = row * columns + c;
+      const float value = ToFloat(tensor.dtype(), tensor.bytes().data(), i);
+      StoreFloat(tensor.dtype(), value * factors[c], tensor.bytes().data(), i);
+    }
+  });
+}
+
 }  // namespace llmc

@@ -3,6 +3,7 @@
 #define LLMC_MODIFIERS_WIDEN_H_
 
 #include <cstdint>
+#include <span>
 
 #include "llmc/tensor.h"
 
@@ -15,6 +16,10 @@ HostTensor Widen(const HostTensor& tensor, int64_t first, int64_t count);
 // Rounds `from`, F32, to the dtype of `tensor` (F32, BF16 or F16) and stores it at
 // its elements from `first` on. Parallel over fixed units.
 void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor);
+
+// Multiplies every column of `tensor`, [rows, columns] in F32, BF16 or F16, by its
+// factor, [columns]; every product is rounded once. Parallel over rows.
+void ScaleColumns(std::span<const float> factors, HostTensor& tensor);
 
 }  // namespace llmc
 

@@ -15,10 +15,13 @@
 #include "model/rotary_table.h"
 #include "model/torch_tensor.h"
 #include "modifiers/activation_parameters.h"
+#include "modifiers/dense_tensors.h"
+#include "modifiers/transform.h"
 #include "pipeline/data_free_run.h"
 #include "pipeline/hidden_states.h"
 #include "pipeline/layer_pass.h"
 #include "pipeline/layer_tensors.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -68,7 +71,7 @@ class LayerWalk {
     return absl::OkStatus();
   }
 
-  bool NeedsData(const WorkUnit& unit) const { return !NeedsOfLayer(run_.plan, unit).empty(); }
+  bool NeedsData(const WorkUnit& unit) const { return !NeedsOfUnit(run_.plan, unit).empty(); }
 
   bool IsDone(size_t i) const { return done_.at(layers_[i]->name); }
 
@@ -114,89 +117,200 @@ class LayerWalk {
     if (tensors == nullptr) {
       tensors = std::make_unique<LayerPrefetch>(run_.plan, unit.first_layer);
     }
+    const bool as_stored = IsDone(i) && ChangesOutput(run_.plan, unit);
     const auto reader = [&](const std::string& name) -> absl::StatusOr<HostTensor> {
-      const PlannedModule* module = IsDone(i) ? SolvedBefore(name) : nullptr;
-      if (module != nullptr) return ReadWritten(*run_.writer, *module);
-      return tensors->Take(name);
+      if (!as_stored || !PropagatesStored(run_.plan, unit, name)) return tensors->Take(name);
+      const PlannedModule* module = QuantizedModuleOf(unit, name);
+      return module != nullptr ? ReadWritten(*run_.writer, *module) : run_.writer->Read(name);
     };
     LLMC_ASSIGN_OR_RETURN(
         layer, DecoderLayer::Load(*run_.plan.model, unit.first_layer, reader, placement_));
     return Failpoint("layer.load");
   }
 
-  // The module whose solved weight replaced tensor `name` in an earlier run. What
-  // was rounded to nearest propagates its dense weight, then as now.
-  const PlannedModule* SolvedBefore(const std::string& name) const {
-    for (const PlannedModule& module : run_.plan.modules) {
-      if (module.source.name == name && module.method == Method::kGptq) return &module;
+  const PlannedModule* QuantizedModuleOf(const WorkUnit& unit, const std::string& tensor) const {
+    for (int index : unit.modules) {
+      if (run_.plan.modules[index].source.name == tensor) return &run_.plan.modules[index];
     }
     return nullptr;
   }
 
-  bool HasGptq(const WorkUnit& unit) const {
-    return std::any_of(unit.modules.begin(), unit.modules.end(),
-                       [&](int index) { return run_.plan.modules[index].method == Method::kGptq; });
+  // Whether the layer's inputs are wanted once more after Capture.
+  bool ReadsSamples(const WorkUnit& unit) const {
+    if (!NeedsAfterTransforms(run_.plan, unit).empty()) return true;
+    return std::any_of(unit.transforms.begin(), unit.transforms.end(),
+                       [&](int index) { return run_.plan.transforms[index].reads_samples; });
   }
 
   absl::Status CompressLayer(size_t i, const WorkUnit& unit, DecoderLayer& layer) {
-    const Needs needs = NeedsOfLayer(run_.plan, unit);
-    Statistics statistics;
+    const Needs needs = NeedsOfUnit(run_.plan, unit);
+    const bool changes = ChangesOutput(run_.plan, unit);
+    UnitWork work{unit, &layer};
     if (!needs.empty()) {
-      outputs_stored_ = !HasGptq(unit) && IsOutputNeeded(i);
+      outputs_stored_ = !changes && !ReadsSamples(unit) && IsOutputNeeded(i);
       LLMC_RETURN_IF_ERROR(
-          CaptureLayer(run_, schedule_, layer, needs, outputs_stored_, *hidden_, statistics));
+          CaptureLayer(run_, schedule_, layer, needs, outputs_stored_, *hidden_, work.statistics));
     }
-    StoredModules stored;
-    LLMC_RETURN_IF_ERROR(SolveUnit(unit, statistics, &layer, stored));
-    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(AddAttentions(unit, statistics, stored)));
-    statistics.clear();
-    return WriteUnit(unit, stored);
+    DenseTensors dense = SourceTensors();
+    work.dense = &dense;
+    LLMC_RETURN_IF_ERROR(ChangeUnit(work));
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(AddAttentions(work)));
+    work.statistics.clear();
+    LLMC_RETURN_IF_ERROR(WriteUnit(work));
+    if (changes || outputs_stored_ || !IsOutputNeeded(i)) return absl::OkStatus();
+    return run_.collective.AgreeOnStatus(RestoreLayer(unit, layer));
   }
 
-  absl::Status AddAttentions(const WorkUnit& unit, const Statistics& statistics,
-                             StoredModules& stored) const {
-    for (int index : unit.attentions) {
+  // One unit on its way through the recipe.
+  struct UnitWork {
+    const WorkUnit& unit;
+    DecoderLayer* layer = nullptr;  // Null outside the layers.
+    Statistics statistics = {};
+    DenseTensors* dense = nullptr;
+    StoredModules stored = {};
+  };
+
+  DenseTensors SourceTensors() const {
+    return DenseTensors([this](const std::string& name) { return run_.plan.source->Read(name); });
+  }
+
+  absl::Status AddAttentions(UnitWork& work) const {
+    for (int index : work.unit.attentions) {
       const PlannedAttention& attention = run_.plan.attentions[index];
-      LLMC_ASSIGN_OR_RETURN(stored[attention.name], AttentionParameters(attention, statistics));
+      LLMC_ASSIGN_OR_RETURN(work.stored[attention.name],
+                            AttentionParameters(attention, work.statistics));
     }
     return absl::OkStatus();
   }
 
   // Runs the recipe's modifiers over one unit, in order.
-  absl::Status SolveUnit(const WorkUnit& unit, Statistics& statistics, DecoderLayer* layer,
-                         StoredModules& stored) {
-    StepScope scope(run_.clock, Step::kSolve, unit.first_layer);
+  absl::Status ChangeUnit(UnitWork& work) {
     const std::vector<Modifier>& modifiers = run_.plan.recipe.modifiers();
+    bool is_final = false;
     for (size_t m = 0; m < modifiers.size(); ++m) {
-      LayerSolve solve;
-      solve.statistics = &statistics;
-      solve.collective = &run_.collective;
-      solve.fused_absmax = [this](const PlannedModule& module) {
-        return FusedAbsMax(run_.plan, module);
-      };
-      LLMC_RETURN_IF_ERROR(
-          run_.collective.AgreeOnStatus(ReadWeights(unit, static_cast<int>(m), solve)));
-      if (solve.modules.empty()) continue;
-      LLMC_RETURN_IF_ERROR(MakeLayerModifier(modifiers[m])->Solve(solve));
-      LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(Adopt(solve, layer, stored)));
+      const bool quantises = QuantizationFieldsOf(modifiers[m]) != nullptr;
+      if (quantises && !is_final) LLMC_RETURN_IF_ERROR(RecaptureScaled(work));
+      is_final |= quantises;
+      StepScope scope(run_.clock, Step::kSolve, work.unit.first_layer);
+      LLMC_RETURN_IF_ERROR(quantises ? QuantizeUnit(static_cast<int>(m), work)
+                                     : TransformUnit(static_cast<int>(m), work));
     }
     return run_.collective.AgreeOnStatus(Failpoint("layer.solve"));
   }
 
-  absl::Status ReadWeights(const WorkUnit& unit, int modifier, LayerSolve& solve) {
-    for (int index : unit.modules) {
-      const PlannedModule& module = run_.plan.modules[index];
-      if (module.modifier != modifier) continue;
-      solve.modules.push_back(&module);
-      LLMC_ASSIGN_OR_RETURN(solve.weights[module.module.name],
-                            run_.plan.source->Read(module.source.name));
+  // Ranges that cannot be rescaled, of the layer as the transforms left it.
+  absl::Status RecaptureScaled(UnitWork& work) {
+    const Needs needs = NeedsAfterTransforms(run_.plan, work.unit);
+    if (needs.empty()) return absl::OkStatus();
+    Statistics scaled;
+    LLMC_RETURN_IF_ERROR(
+        CaptureLayer(run_, schedule_, *work.layer, needs, false, *hidden_, scaled));
+    for (auto& [tap, statistics] : scaled) {
+      InputStatistics& input = work.statistics[tap];
+      if (statistics.extrema != nullptr) input.extrema = std::move(statistics.extrema);
+      if (statistics.searched != nullptr) input.searched = std::move(statistics.searched);
     }
     return absl::OkStatus();
   }
 
-  // Packs what was solved, and gives the layer the weights that a reader of the
-  // packed tensors would see.
-  absl::Status Adopt(LayerSolve& solve, DecoderLayer* layer, StoredModules& stored) {
+  absl::Status TransformUnit(int modifier, UnitWork& work) {
+    LayerChange change;
+    for (int index : work.unit.transforms) {
+      const PlannedTransform& transform = run_.plan.transforms[index];
+      if (transform.modifier == modifier) change.transforms.push_back(&transform);
+    }
+    if (change.transforms.empty()) return absl::OkStatus();
+    std::optional<PassSamples> samples;
+    if (work.layer != nullptr) samples.emplace(schedule_, *work.layer, *hidden_);
+    change.plan = &run_.plan;
+    change.dense = work.dense;
+    change.statistics = &work.statistics;
+    change.collective = &run_.collective;
+    change.samples = samples ? &*samples : nullptr;
+    LLMC_RETURN_IF_ERROR(MakeLayerTransform(run_.plan.recipe.modifiers()[modifier])->Apply(change));
+    if (work.layer == nullptr) return absl::OkStatus();
+    const auto read = [&](const std::string& name) -> absl::StatusOr<HostTensor> {
+      LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(name));
+      return CopyOf(*tensor);
+    };
+    absl::Status local;
+    for (const PlannedTransform* transform : change.transforms) {
+      local.Update(SetTensors(transform->tensors, read, *work.layer));
+    }
+    return run_.collective.AgreeOnStatus(local);
+  }
+
+  static absl::Status SetTensors(const std::vector<std::string>& names,
+                                 const DenseTensors::Reader& read, DecoderLayer& layer) {
+    for (const std::string& name : names) {
+      LLMC_ASSIGN_OR_RETURN(HostTensor tensor, read(name));
+      const size_t dot = name.rfind('.');
+      const std::string module = name.substr(0, dot);
+      LLMC_RETURN_IF_ERROR(name.substr(dot) == ".bias"
+                               ? layer.set_bias(module, ToTorch(std::move(tensor)))
+                               : layer.set_weight(module, ToTorch(std::move(tensor))));
+    }
+    return absl::OkStatus();
+  }
+
+  // Undoes in `layer` what transforms did: a layer whose function they keep is
+  // propagated as the source has it, now as after a restart.
+  absl::Status RestoreLayer(const WorkUnit& unit, DecoderLayer& layer) {
+    const auto read = [&](const std::string& name) { return run_.plan.source->Read(name); };
+    for (int index : unit.transforms) {
+      LLMC_RETURN_IF_ERROR(SetTensors(run_.plan.transforms[index].tensors, read, layer));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status QuantizeUnit(int modifier, UnitWork& work) {
+    LayerSolve solve;
+    solve.statistics = &work.statistics;
+    solve.collective = &run_.collective;
+    std::map<const PlannedModule*, std::optional<float>> absmax;
+    solve.fused_absmax = [&](const PlannedModule& module) { return absmax.at(&module); };
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(TakeWeights(modifier, work, solve, absmax)));
+    if (solve.modules.empty()) return absl::OkStatus();
+    LLMC_RETURN_IF_ERROR(MakeLayerModifier(run_.plan.recipe.modifiers()[modifier])->Solve(solve));
+    return run_.collective.AgreeOnStatus(Adopt(solve, work));
+  }
+
+  absl::Status TakeWeights(int modifier, UnitWork& work, LayerSolve& solve,
+                           std::map<const PlannedModule*, std::optional<float>>& absmax) {
+    const auto read = [&](const std::string& name) -> absl::StatusOr<TensorView> {
+      LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(name));
+      return tensor->view();
+    };
+    for (int index : work.unit.modules) {
+      const PlannedModule& module = run_.plan.modules[index];
+      if (module.modifier != modifier) continue;
+      solve.modules.push_back(&module);
+      LLMC_ASSIGN_OR_RETURN(absmax[&module], FusedAbsMax(run_.plan, module, read));
+    }
+    for (const PlannedModule* module : solve.modules) {
+      HostTensor& weight = solve.weights[module->module.name];
+      if (IsTied(work.unit, *module)) {
+        LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(module->source.name));
+        weight = CopyOf(*tensor);
+      } else {
+        LLMC_ASSIGN_OR_RETURN(weight, work.dense->Take(module->source.name));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Whether another module (an embedding and its head) is quantised from this weight.
+  bool IsTied(const WorkUnit& unit, const PlannedModule& module) const {
+    return std::any_of(unit.modules.begin(), unit.modules.end(), [&](int index) {
+      const PlannedModule& other = run_.plan.modules[index];
+      return &other != &module && other.source.name == module.source.name;
+    });
+  }
+
+  // Packs what was solved. Where the unit changes its output, the layer takes the
+  // weights that a reader of the packed tensors would see.
+  absl::Status Adopt(LayerSolve& solve, UnitWork& work) {
+    const bool changes = ChangesOutput(run_.plan, work.unit);
     for (SolvedModule& solved : solve.solved) {
       const PlannedModule& planned = *solved.planned;
       if (run_.is_leader()) run_.clock.Linear(solved);
@@ -206,42 +320,51 @@ class LayerWalk {
       }
       LLMC_ASSIGN_OR_RETURN(std::vector<kernels::StoredTensor> tensors, StoreSolved(run_, solved));
       solved.weight = HostTensor();
-      if (layer != nullptr && planned.method == Method::kGptq) {
+      if (work.layer != nullptr && changes &&
+          PropagatesStored(run_.plan, work.unit, planned.source.name)) {
         LLMC_ASSIGN_OR_RETURN(HostTensor weight, Dequantised(planned, tensors));
-        LLMC_RETURN_IF_ERROR(layer->set_weight(planned.module.name, ToTorch(std::move(weight))));
+        LLMC_RETURN_IF_ERROR(
+            work.layer->set_weight(planned.module.name, ToTorch(std::move(weight))));
       }
       for (kernels::StoredTensor& parameter : solved.activation_parameters) {
         tensors.push_back(std::move(parameter));
       }
-      stored[planned.module.name] = std::move(tensors);
+      work.stored[planned.module.name] = std::move(tensors);
     }
     return absl::OkStatus();
   }
 
   // Every rank holds every tensor; each writes its share.
-  absl::Status WriteUnit(const WorkUnit& unit, const StoredModules& stored) {
-    StepScope scope(run_.clock, Step::kWrite, unit.first_layer);
+  absl::Status WriteUnit(UnitWork& work) {
+    StepScope scope(run_.clock, Step::kWrite, work.unit.first_layer);
     Hashes hashes;
-    absl::Status local = WriteShare(unit, stored, hashes);
+    absl::Status local = WriteShare(work, hashes);
     if (local.ok()) local = Failpoint("layer.write");
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(local));
-    return FinishUnit(run_, unit, hashes, nlohmann::json::object());
+    return FinishUnit(run_, work.unit, hashes, nlohmann::json::object());
   }
 
-  absl::Status WriteShare(const WorkUnit& unit, const StoredModules& stored, Hashes& hashes) {
+  absl::Status WriteShare(UnitWork& work, Hashes& hashes) {
     int64_t turn = 0;
     const auto is_mine = [&] {
       return turn++ % run_.collective.world_size() == run_.collective.rank();
     };
-    for (const auto& [module, tensors] : stored) {
+    const auto write = [&](const std::string& name, const HostTensor& tensor) {
+      hashes[name] = ContentHash(tensor.bytes());
+      return run_.writer->Write(name, tensor.bytes());
+    };
+    for (const auto& [module, tensors] : work.stored) {
       if (!is_mine()) continue;
-      for (const kernels::StoredTensor& tensor : tensors) {
-        const std::string name = absl::StrCat(module, ".", tensor.suffix);
-        LLMC_RETURN_IF_ERROR(run_.writer->Write(name, tensor.tensor.bytes()));
-        hashes[name] = ContentHash(tensor.tensor.bytes());
+      for (const kernels::StoredTensor& stored : tensors) {
+        LLMC_RETURN_IF_ERROR(write(absl::StrCat(module, ".", stored.suffix), stored.tensor));
       }
     }
-    for (const std::string& name : unit.copies) {
+    for (const std::string& name : work.unit.rewritten) {
+      if (!is_mine()) continue;
+      LLMC_ASSIGN_OR_RETURN(const HostTensor tensor, work.dense->Take(name));
+      LLMC_RETURN_IF_ERROR(write(name, tensor));
+    }
+    for (const std::string& name : work.unit.copies) {
       if (!is_mine()) continue;
       LLMC_ASSIGN_OR_RETURN(hashes[name], run_.writer->CopyTensor(*run_.plan.source, name, name));
     }
@@ -250,15 +373,16 @@ class LayerWalk {
 
   // Embedding and head. A head that GPTQ solves sees the normed last states.
   absl::Status SolveOutside(const WorkUnit& unit) {
-    const Needs needs = NeedsOfLayer(run_.plan, unit);
-    Statistics statistics;
+    const Needs needs = NeedsOfUnit(run_.plan, unit);
+    UnitWork work{unit};
     if (!needs.empty()) {
       LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(NormHiddenStates()));
-      LLMC_RETURN_IF_ERROR(CaptureHead(run_, schedule_, needs, *hidden_, statistics));
+      LLMC_RETURN_IF_ERROR(CaptureHead(run_, schedule_, needs, *hidden_, work.statistics));
     }
-    StoredModules stored;
-    LLMC_RETURN_IF_ERROR(SolveUnit(unit, statistics, nullptr, stored));
-    return WriteUnit(unit, stored);
+    DenseTensors dense = SourceTensors();
+    work.dense = &dense;
+    LLMC_RETURN_IF_ERROR(ChangeUnit(work));
+    return WriteUnit(work);
   }
 
   // Replaces the hidden states by the head's input.

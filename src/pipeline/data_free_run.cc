@@ -41,7 +41,12 @@ class ModuleRounder {
   ModuleRounder(RunState& run, const PlannedModule& module) : run_(run), module_(module) {}
 
   absl::Status Round() {
-    LLMC_ASSIGN_OR_RETURN(grid_options_.fused_absmax, FusedAbsMax(run_.plan, module_));
+    HostTensor member;
+    const auto read = [&](const std::string& name) -> absl::StatusOr<TensorView> {
+      LLMC_ASSIGN_OR_RETURN(member, run_.plan.source->Read(name));
+      return member.view();
+    };
+    LLMC_ASSIGN_OR_RETURN(grid_options_.fused_absmax, FusedAbsMax(run_.plan, module_, read));
     const Shape& shape = module_.source.shape;
     const int64_t slice = SliceRows();
     for (int64_t row = 0; row < shape[0]; row += slice) {
@@ -193,7 +198,8 @@ void Report(RunState& run, const WorkUnit& unit, const UnitResults& results) {
 
 }  // namespace
 
-absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module) {
+absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
+                                                 const DenseReader& read) {
   const std::optional<QuantizationArgs>& weights = module.scheme->weights;
   if (!weights || weights->strategy != Strategy::kTensorGroup) return std::nullopt;
   std::vector<ModuleRef> refs;
@@ -202,23 +208,19 @@ absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const Planned
     if (other.module.name == module.module.name) self = static_cast<int>(refs.size());
     refs.push_back({other.module.name, other.module.class_name, other.source.shape});
   }
-  for (const std::vector<int>& family : FusedSets(refs)) {
-    if (std::find(family.begin(), family.end(), self) == family.end()) continue;
-    float absmax = 0;
-    for (int index : family) {
-      const PlannedModule& member = plan.modules[index];
-      LLMC_ASSIGN_OR_RETURN(const HostTensor weight, plan.source->Read(member.source.name));
-      absl::StatusOr<float> searched =
-          kernels::SearchedAbsMax(weight.view(), *module.scheme->weights);
-      if (!searched.ok()) return At(member.source.name, searched.status());
-      absmax = std::max(absmax, *searched);
-    }
-    return absmax;
+  std::vector<int> family = {self};
+  for (const std::vector<int>& fused : FusedSets(refs)) {
+    if (std::find(fused.begin(), fused.end(), self) != fused.end()) family = fused;
   }
-  LLMC_ASSIGN_OR_RETURN(const HostTensor weight, plan.source->Read(module.source.name));
-  absl::StatusOr<float> searched = kernels::SearchedAbsMax(weight.view(), *module.scheme->weights);
-  if (!searched.ok()) return At(module.source.name, searched.status());
-  return *searched;
+  float absmax = 0;
+  for (int index : family) {
+    const PlannedModule& member = plan.modules[index];
+    LLMC_ASSIGN_OR_RETURN(const TensorView weight, read(member.source.name));
+    absl::StatusOr<float> searched = kernels::SearchedAbsMax(weight, *module.scheme->weights);
+    if (!searched.ok()) return At(member.source.name, searched.status());
+    absmax = std::max(absmax, *searched);
+  }
+  return absmax;
 }
 
 absl::Status RoundUnit(RunState& run, const WorkUnit& unit) {

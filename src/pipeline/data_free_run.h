@@ -2,6 +2,10 @@
 #ifndef LLMC_PIPELINE_DATA_FREE_RUN_H_
 #define LLMC_PIPELINE_DATA_FREE_RUN_H_
 
+#include <functional>
+#include <optional>
+#include <string>
+
 #include "pipeline/run_state.h"
 
 namespace llmc {
@@ -15,8 +19,10 @@ absl::Status RunDataFree(RunState& run);
 absl::Status RoundUnit(RunState& run, const WorkUnit& unit);
 
 // The largest |w| over the serving family (q/k/v, gate/up, ...) of an NVFP4
-// module, read from the source; nullopt for other schemes and single modules.
-absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module);
+// module, whose dense weights `read` gives by tensor name; nullopt for other schemes.
+using DenseReader = std::function<absl::StatusOr<TensorView>(const std::string& tensor)>;
+absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
+                                                 const DenseReader& read);
 
 }  // namespace llmc
 

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
+#include "kernels/channel_statistics.h"
 #include "kernels/weight_grid.h"
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
@@ -17,7 +18,26 @@
 namespace llmc {
 namespace {
 
-// Keeps the wanted activations of one sample.
+kernels::TokenRows RowsOf(const at::Tensor& x) {
+  kernels::TokenRows rows;
+  rows.data = x.data_ptr();
+  rows.dtype = x.scalar_type() == at::kBFloat16 ? DType::kBF16 : DType::kF32;
+  rows.tokens = x.size(0);
+  rows.features = x.size(1);
+  rows.stride = x.stride(0);
+  return rows;
+}
+
+// What is kept of one activation of one sample.
+struct SampleActivation {
+  at::Tensor rows;  // Contiguous; undefined when no statistic wants the values.
+  int64_t tokens = 0;
+  std::vector<float> channel_min, channel_max;  // [in_features]
+  std::vector<double> magnitudes;               // [in_features]: sums over tokens.
+};
+
+// Keeps the wanted activations of one sample. Statistics of channels are taken at
+// once, on the thread of the sample.
 class CaptureTaps : public Taps {
  public:
   explicit CaptureTaps(const Needs& needs) : needs_(needs) {}
@@ -38,13 +58,31 @@ class CaptureTaps : public Taps {
   }
 
   // The head is the one group that is asked for.
-  void InputOfHead(const at::Tensor& x) { kept[needs_.begin()->first] = x; }
+  void InputOfHead(const at::Tensor& x) { Keep(needs_.begin()->first, x); }
 
-  std::map<std::string, at::Tensor> kept;  // By tap.
+  std::map<std::string, SampleActivation> kept;  // By tap.
+  absl::Status status;
 
  private:
-  void Keep(const std::string& tap, const at::Tensor& x) {
-    if (needs_.contains(tap)) kept[tap] = x;
+  void Keep(const std::string& tap, const at::Tensor& value) {
+    const auto found = needs_.find(tap);
+    if (found == needs_.end()) return;
+    const StatisticsNeed& need = found->second;
+    const at::Tensor x = value.contiguous();
+    SampleActivation& activation = kept[tap];
+    activation.tokens = x.size(0);
+    const size_t features = static_cast<size_t>(x.size(1));
+    if (need.channel_extrema) {
+      activation.channel_min.resize(features);
+      activation.channel_max.resize(features);
+      status.Update(
+          kernels::ChannelExtrema(RowsOf(x), activation.channel_min, activation.channel_max));
+    }
+    if (need.mean_magnitude) {
+      activation.magnitudes.resize(features);
+      status.Update(kernels::ChannelMagnitudes(RowsOf(x), activation.magnitudes));
+    }
+    if (need.hessian || need.extrema || need.searched) activation.rows = x;
   }
 
   const Needs& needs_;
@@ -54,16 +92,6 @@ std::string NameOf(const DecoderLayer* layer) {
   return layer == nullptr ? "head" : absl::StrCat("layer ", layer->index());
 }
 int64_t IndexOf(const DecoderLayer* layer) { return layer == nullptr ? -1 : layer->index(); }
-
-kernels::TokenRows RowsOf(const at::Tensor& x) {
-  kernels::TokenRows rows;
-  rows.data = x.data_ptr();
-  rows.dtype = x.scalar_type() == at::kBFloat16 ? DType::kBF16 : DType::kF32;
-  rows.tokens = x.size(0);
-  rows.features = x.size(1);
-  rows.stride = x.stride(0);
-  return rows;
-}
 
 // `range` of each of `num_channels` equal parts of `x`, which is contiguous.
 template <typename Range>
@@ -197,14 +225,29 @@ class Capture {
                        std::span<CaptureTaps> taps) {
     std::vector<at::Tensor> kept;
     for (size_t i = 0; i < taps.size(); ++i) {
-      kept.push_back(taps[i].kept.at(tap).contiguous());
-      LLMC_RETURN_IF_ERROR(AddRanges(tap, need, pack.begin + static_cast<int64_t>(i), kept[i]));
+      LLMC_RETURN_IF_ERROR(At(Where(tap), taps[i].status));
+      const SampleActivation& activation = taps[i].kept.at(tap);
+      const int64_t sample = pack.begin + static_cast<int64_t>(i);
+      kept.push_back(activation.rows);
+      AddChannels(tap, need, sample, activation);
+      LLMC_RETURN_IF_ERROR(AddRanges(tap, need, sample, kept[i]));
     }
     if (!need.hessian) return absl::OkStatus();
     c10::InferenceMode guard;
     const at::Tensor rows = kept.size() == 1 ? kept[0] : at::cat(kept);
     return At(Where(tap),
               statistics_.at(tap).hessian->Add(RowsOf(rows), static_cast<int64_t>(taps.size())));
+  }
+
+  void AddChannels(const std::string& tap, const StatisticsNeed& need, int64_t sample,
+                   const SampleActivation& activation) {
+    InputStatistics& statistics = statistics_.at(tap);
+    if (need.channel_extrema) {
+      statistics.channels->Add(sample, activation.channel_min, activation.channel_max);
+    }
+    if (!need.mean_magnitude) return;
+    statistics.magnitudes->Add(activation.magnitudes);
+    statistics.tokens += activation.tokens;
   }
 
   absl::Status AddRanges(const std::string& tap, const StatisticsNeed& need, int64_t sample,
@@ -247,20 +290,26 @@ void PrepareStatistics(const RunState& run, const Schedule& schedule, const Need
   int next_owner = 0;
   for (const auto& [group, need] : needs) {
     InputStatistics& input = statistics[group];
+    const PlannedModule* module = run.plan.Find(group);
+    const int64_t in_features = module == nullptr ? 0 : module->source.shape[1];
+    const int64_t num_samples = static_cast<int64_t>(run.samples.rows.size());
     input.owner = next_owner;
     if (need.hessian) {
-      const int64_t in_features = run.plan.Find(group)->source.shape[1];
       input.hessian = std::make_unique<HessianAccumulator>(
           in_features, static_cast<int64_t>(schedule.chunks.size()));
       next_owner = (next_owner + 1) % run.collective.world_size();
     }
-    const int64_t num_samples = static_cast<int64_t>(run.samples.rows.size());
     if (need.extrema) {
       input.extrema = std::make_unique<ExtremaStatistic>(num_samples, need.num_channels);
     }
     if (need.searched) {
       input.searched = std::make_unique<ExtremaStatistic>(num_samples, need.num_channels);
     }
+    if (need.channel_extrema) {
+      input.channels = std::make_unique<ChannelExtremaStatistic>(in_features, num_samples,
+                                                                 need.channel_extrema_by_sample);
+    }
+    if (need.mean_magnitude) input.magnitudes = std::make_unique<ExactSums>(in_features);
   }
 }
 
@@ -290,6 +339,16 @@ absl::Status CaptureRounds(RunState& run, const Schedule& schedule, Capture& cap
   return absl::OkStatus();
 }
 
+absl::Status ReduceRanges(Collective& collective, const StatisticsNeed& need,
+                          InputStatistics& input) {
+  if (need.extrema) LLMC_RETURN_IF_ERROR(input.extrema->Reduce(collective));
+  if (need.searched) LLMC_RETURN_IF_ERROR(input.searched->Reduce(collective));
+  if (need.channel_extrema) LLMC_RETURN_IF_ERROR(input.channels->Reduce(collective));
+  if (!need.mean_magnitude) return absl::OkStatus();
+  LLMC_RETURN_IF_ERROR(input.magnitudes->Reduce(collective));
+  return collective.AllReduceSum(std::span<int64_t>(&input.tokens, 1));
+}
+
 // Sums over ranks; returns the groups whose Hessian must be captured again.
 absl::StatusOr<Needs> Reduce(RunState& run, const Needs& needs, int64_t layer,
                              Statistics& statistics) {
@@ -297,8 +356,7 @@ absl::StatusOr<Needs> Reduce(RunState& run, const Needs& needs, int64_t layer,
   Needs again;
   for (const auto& [group, need] : needs) {
     InputStatistics& input = statistics.at(group);
-    if (need.extrema) LLMC_RETURN_IF_ERROR(input.extrema->Reduce(run.collective));
-    if (need.searched) LLMC_RETURN_IF_ERROR(input.searched->Reduce(run.collective));
+    LLMC_RETURN_IF_ERROR(ReduceRanges(run.collective, need, input));
     if (!need.hessian) continue;
     absl::StatusOr<HessianSum> sum = input.hessian->Reduce(run.collective, input.owner);
     if (!sum.ok())
@@ -340,16 +398,6 @@ absl::Status CaptureUntilItFits(RunState& run, const Schedule& schedule,
 
 }  // namespace
 
-Needs NeedsOfLayer(const Plan& plan, const WorkUnit& unit) {
-  Needs needs;
-  for (int index : unit.modules) {
-    const PlannedModule& module = plan.modules[index];
-    MakeLayerModifier(plan.recipe.modifiers()[module.modifier])->AddNeeds(module, needs);
-  }
-  for (int index : unit.attentions) AddAttentionNeeds(plan.attentions[index], needs);
-  return needs;
-}
-
 std::vector<Chunk> Schedule::MyChunks() const {
   std::vector<Chunk> own;
   for (int64_t number : mine) own.push_back(chunks[number]);
@@ -379,6 +427,30 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
                          HiddenStates& hidden, Statistics& statistics) {
   const CaptureTarget target{nullptr, false, hidden, statistics};
   return CaptureUntilItFits(run, schedule, target, needs);
+}
+
+absl::Status PassSamples::ForEach(const Visit& visit) {
+  std::vector<int64_t> samples;
+  for (const Chunk& chunk : schedule_.MyChunks()) {
+    for (const Pack& pack : chunk.packs) {
+      for (int64_t sample : SamplesOf(pack)) samples.push_back(sample);
+    }
+  }
+  std::mutex mutex;
+  absl::Status status;
+  ParallelFor(static_cast<int64_t>(samples.size()), [&](int64_t i) {
+    absl::Status one;
+    const std::string where = absl::StrCat(NameOf(&layer_), ", sample ", samples[i]);
+    const absl::Status torch = CatchTorch(where, [&] {
+      c10::InferenceMode guard;
+      const absl::StatusOr<at::Tensor> input = hidden_.Load(samples[i]);
+      one = input.ok() ? visit(samples[i], layer_, *input) : input.status();
+    });
+    std::lock_guard<std::mutex> lock(mutex);
+    status.Update(one);
+    status.Update(torch);
+  });
+  return status;
 }
 
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,

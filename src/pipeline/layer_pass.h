@@ -10,13 +10,11 @@
 #include "calibration/sample_schedule.h"
 #include "model/decoder_layer.h"
 #include "modifiers/modifier.h"
+#include "modifiers/transform.h"
 #include "pipeline/hidden_states.h"
 #include "pipeline/run_state.h"
 
 namespace llmc {
-
-// What a layer's modifiers and its attention scales ask to know.
-Needs NeedsOfLayer(const Plan& plan, const WorkUnit& unit);
 
 // How the samples of a job are cut, and which part is this rank's.
 struct Schedule {
@@ -39,6 +37,20 @@ absl::Status CaptureLayer(RunState& run, const Schedule& schedule, const Decoder
 // The same for the head, whose input the hidden states are by now.
 absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& needs,
                          HiddenStates& hidden, Statistics& statistics);
+
+// Capture's samples for transforms that look at the layer again. Local.
+class PassSamples : public LayerSamples {
+ public:
+  PassSamples(const Schedule& schedule, const DecoderLayer& layer, HiddenStates& hidden)
+      : schedule_(schedule), layer_(layer), hidden_(hidden) {}
+
+  absl::Status ForEach(const Visit& visit) override;
+
+ private:
+  const Schedule& schedule_;
+  const DecoderLayer& layer_;
+  HiddenStates& hidden_;
+};
 
 // Replaces every hidden state by the layer's output. Local.
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "modifiers/dense_tensors.h"
 
 namespace llmc {
 
@@ -63,6 +64,7 @@ absl::StatusOr<HostTensor> Dequantised(const PlannedModule& planned,
     return it == views.end() ? nullptr : &it->second;
   };
   const Scheme& scheme = *planned.scheme;
+  if (!scheme.weights) return CopyOf(stored.front().tensor);
   absl::StatusOr<HostTensor> weight = kernels::DecompressWeight(
       lookup, *scheme.weights, scheme.format, planned.source.shape, planned.source.dtype);
   if (!weight.ok()) return At(planned.module.name, weight.status());

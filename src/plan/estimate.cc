@@ -11,6 +11,7 @@
 #include "checkpoint/content_hash.h"
 #include "llmc/byte_size.h"
 #include "plan/plan.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -29,17 +30,20 @@ constexpr double kAssumedDiskBytesPerSecond = 500e6;
 // Tokens of the packs in flight on one thread, when samples are shorter.
 constexpr int64_t kPackTokens = 512;
 
-bool NeedsHessian(const PlannedModule& module) { return module.method == Method::kGptq; }
+// Of one channel: a smallest and a largest value; a sum in fixed point.
+constexpr int64_t kExtremaBytes = 8;
+constexpr int64_t kMagnitudeBytes = 32;
 
 // Sizes of one decoder layer that the estimate needs.
 struct LayerSizes {
-  int64_t weights = 0;         // Elements of all linears.
-  int64_t source_bytes = 0;    // In the checkpoint.
-  int64_t largest_weight = 0;  // Elements.
-  std::set<std::string> groups;
+  int64_t weights = 0;           // Elements of all linears.
+  int64_t source_bytes = 0;      // In the checkpoint.
+  int64_t largest_weight = 0;    // Elements.
   int64_t hessian_elements = 0;  // Sum over shared inputs of in_features^2.
   int64_t largest_input = 0;     // in_features.
-  int64_t input_features = 0;    // Sum over shared inputs.
+  int64_t input_features = 0;    // Sum over shared inputs whose rows are kept.
+  int64_t channel_bytes = 0;     // Statistics of channels.
+  int64_t rewritten_bytes = 0;   // Dense tensors that transforms hold.
   double solve_flops = 0;        // Factor and rows.
 
   void Add(const PlannedModule& module) {
@@ -48,34 +52,51 @@ struct LayerSizes {
     weights += out * in;
     source_bytes += module.source.num_bytes();
     largest_weight = std::max(largest_weight, out * in);
-    if (!NeedsHessian(module)) return;
+    if (module.method != Method::kGptq) return;
     solve_flops +=
         4.0 * static_cast<double>(out) * static_cast<double>(in) * static_cast<double>(in);
-    if (!groups.insert(module.module.input_group).second) return;
+  }
+
+  void Add(const StatisticsNeed& need, int64_t in, int64_t num_samples) {
+    if (need.hessian || need.extrema) input_features += in;
+    if (need.mean_magnitude) channel_bytes += in * kMagnitudeBytes;
+    if (need.channel_extrema) {
+      channel_bytes += in * kExtremaBytes * (need.channel_extrema_by_sample ? num_samples : 1);
+    }
+    if (!need.hessian) return;
     hessian_elements += in * in;
-    input_features += in;
     largest_input = std::max(largest_input, in);
     solve_flops +=
         4.0 / 3.0 * static_cast<double>(in) * static_cast<double>(in) * static_cast<double>(in);
   }
 };
 
-LayerSizes SizesOfLayer(const Plan& plan, int64_t layer) {
+LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
-    if (module.module.layer == layer) sizes.Add(module);
+    if (module.module.layer == unit.first_layer) sizes.Add(module);
+  }
+  for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
+    const PlannedModule* input = plan.Find(group);
+    // Other taps are outputs, which a sample holds anyway.
+    if (input != nullptr) sizes.Add(need, input->source.shape[1], num_samples);
+  }
+  std::set<std::string> rewritten;
+  for (int index : unit.transforms) {
+    for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
+  }
+  for (const std::string& name : rewritten) {
+    sizes.rewritten_bytes += plan.source->Find(name)->spec.num_bytes();
   }
   return sizes;
 }
 
 // The layer that needs most; layers of a family differ little.
-LayerSizes LargestLayer(const Plan& plan) {
+LayerSizes LargestLayer(const Plan& plan, int64_t num_samples) {
   LayerSizes largest;
-  std::set<int64_t> layers;
-  for (const PlannedModule& module : plan.modules) layers.insert(module.module.layer);
-  for (int64_t layer : layers) {
-    if (layer < 0) continue;
-    const LayerSizes sizes = SizesOfLayer(plan, layer);
+  for (const WorkUnit& unit : plan.units) {
+    if (unit.first_layer < 0) continue;
+    const LayerSizes sizes = SizesOfLayer(plan, unit, num_samples);
     if (sizes.hessian_elements + sizes.weights > largest.hessian_elements + largest.weights) {
       largest = sizes;
     }
@@ -108,7 +129,7 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
 
 // Memory of Capture and of Solve differ; the larger counts.
 int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan);
+  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   const int64_t weights = layer.weights * compute_size;
@@ -117,9 +138,10 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
                          (layer.input_features + 6 * hidden + 2 * plan.model->intermediate_size) *
                          compute_size;
   const int64_t totals = layer.hessian_elements / 2 * 8;
-  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs;
+  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs + layer.channel_bytes;
   const int64_t factor = 2 * layer.largest_input * layer.largest_input * 4;
-  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4;
+  const int64_t solve =
+      totals + factor + 2 * layer.largest_weight * 4 + layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs;
   return kCalibratedProgramBytes +
@@ -130,8 +152,9 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
   if (!plan.calibrated) return 0;
   double flops = 0;
-  for (int64_t i = 0; i < plan.model->num_hidden_layers; ++i) {
-    const LayerSizes layer = SizesOfLayer(plan, i);
+  for (const WorkUnit& unit : plan.units) {
+    if (unit.first_layer < 0) continue;
+    const LayerSizes layer = SizesOfLayer(plan, unit, extent.num_samples);
     const double tokens = static_cast<double>(extent.num_tokens);
     flops += tokens * (4.0 * static_cast<double>(layer.weights) +
                        static_cast<double>(layer.hessian_elements));

@@ -12,6 +12,7 @@
 #include "formats/quantization_config.h"
 #include "formats/stored_tensors.h"
 #include "plan/attention.h"
+#include "plan/smoothing_plan.h"
 #include "recipe/resolve.h"
 
 namespace llmc {
@@ -51,6 +52,16 @@ ComputeDType ResolveComputeDType(const Job& job, const std::vector<PlannedModule
                                                    : ComputeDType::kFloat32;
 }
 
+// What one modifier that is no quantiser will do.
+absl::StatusOr<std::vector<PlannedTransform>> PlanTransform(const Plan& plan, int modifier) {
+  const Modifier& fields = plan.recipe.modifiers()[modifier];
+  if (std::holds_alternative<SmoothQuantModifier>(fields) ||
+      std::holds_alternative<AwqModifier>(fields)) {
+    return PlanSmoothing(plan, modifier);
+  }
+  return absl::InternalError(absl::StrCat(ModifierClassName(fields), ": not planned"));
+}
+
 // Builds a Plan step by step; each member function fills one part of it.
 class Planner {
  public:
@@ -61,6 +72,7 @@ class Planner {
     LLMC_RETURN_IF_ERROR(LoadRecipe());
     LLMC_RETURN_IF_ERROR(ListModules());
     LLMC_RETURN_IF_ERROR(ResolveModules());
+    LLMC_RETURN_IF_ERROR(PlanTransforms());
     plan_.compute_dtype = ResolveComputeDType(job_, plan_.modules);
     LLMC_RETURN_IF_ERROR(RefuseWhatIsMissing());
     LLMC_RETURN_IF_ERROR(PlaceTensors());
@@ -130,6 +142,38 @@ class Planner {
     const std::string first = absl::StrCat(plan_.model->LayerName(0), ".self_attn.q_proj");
     LLMC_ASSIGN_OR_RETURN(plan_.attentions, PlanAttentions(*plan_.model, modules_, resolution,
                                                            plan_.Find(first)->source.dtype));
+    return absl::OkStatus();
+  }
+
+  absl::Status PlanTransforms() {
+    const std::vector<Modifier>& modifiers = plan_.recipe.modifiers();
+    for (size_t m = 0; m < modifiers.size(); ++m) {
+      if (QuantizationFieldsOf(modifiers[m]) != nullptr) continue;
+      LLMC_ASSIGN_OR_RETURN(std::vector<PlannedTransform> transforms,
+                            PlanTransform(plan_, static_cast<int>(m)));
+      for (PlannedTransform& transform : transforms) {
+        LLMC_RETURN_IF_ERROR(CheckBeforeQuantizer(transform));
+        plan_.transforms.push_back(std::move(transform));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // What is quantised can no longer be changed.
+  absl::Status CheckBeforeQuantizer(const PlannedTransform& transform) const {
+    const std::vector<Modifier>& modifiers = plan_.recipe.modifiers();
+    for (const PlannedModule& module : plan_.modules) {
+      const bool earlier = module.is_quantized() && module.modifier < transform.modifier;
+      if (!earlier || std::find(transform.tensors.begin(), transform.tensors.end(),
+                                module.source.name) == transform.tensors.end()) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          plan_.recipe.origin(), ": ", ModifierClassName(modifiers[transform.modifier]),
+          " changes ", module.source.name, ", which the ",
+          ModifierClassName(modifiers[module.modifier]),
+          " before it has quantised; expected the quantising modifier last"));
+    }
     return absl::OkStatus();
   }
 
@@ -249,7 +293,7 @@ class Planner {
   void AddCopy(const TensorSpec& spec, std::vector<TensorSpec>& tensors) {
     tensors.push_back(spec);
     WorkUnit& unit = UnitOfLayer(LayerOf(spec.name));
-    unit.copies.push_back(spec.name);
+    (IsRewritten(spec.name) ? unit.rewritten : unit.copies).push_back(spec.name);
     unit.tensors.push_back(spec.name);
     unit_bytes_[unit.first_layer] += spec.num_bytes();
   }
@@ -275,6 +319,14 @@ class Planner {
     }
   }
 
+  bool IsRewritten(const std::string& tensor) const {
+    return std::any_of(
+        plan_.transforms.begin(), plan_.transforms.end(), [&](const PlannedTransform& transform) {
+          return std::find(transform.tensors.begin(), transform.tensors.end(), tensor) !=
+                 transform.tensors.end();
+        });
+  }
+
   // The decoder layer a tensor belongs to, by its name; -1 outside.
   int64_t LayerOf(const std::string& tensor) const {
     if (!plan_.model) return -1;
@@ -294,6 +346,9 @@ class Planner {
   }
 
   void FinishUnits() {
+    for (size_t i = 0; i < plan_.transforms.size(); ++i) {
+      UnitOfLayer(plan_.transforms[i].layer).transforms.push_back(static_cast<int>(i));
+    }
     std::vector<WorkUnit> units;
     for (auto& [layer, unit] : by_layer_) {
       const bool joins = !plan_.calibrated && !units.empty() && layer > 0 &&
@@ -319,6 +374,8 @@ class Planner {
     into.modules.insert(into.modules.end(), from.modules.begin(), from.modules.end());
     into.attentions.insert(into.attentions.end(), from.attentions.begin(), from.attentions.end());
     into.copies.insert(into.copies.end(), from.copies.begin(), from.copies.end());
+    into.rewritten.insert(into.rewritten.end(), from.rewritten.begin(), from.rewritten.end());
+    into.transforms.insert(into.transforms.end(), from.transforms.begin(), from.transforms.end());
     into.tensors.insert(into.tensors.end(), from.tensors.begin(), from.tensors.end());
   }
 

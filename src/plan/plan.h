@@ -18,6 +18,7 @@
 #include "llmc/status.h"
 #include "nlohmann/json.hpp"
 #include "plan/job.h"
+#include "plan/statistics_need.h"
 #include "recipe/recipe.h"
 
 namespace llmc {
@@ -62,6 +63,22 @@ struct PlannedAttention {
   std::string why;
 };
 
+// One rewrite of dense weights, before they are stored or quantised.
+struct PlannedTransform {
+  int modifier = -1;    // Index into the recipe's modifiers.
+  int64_t layer = -1;   // -1 outside the layers.
+  std::string subject;  // For people: "input_layernorm -> q_proj, k_proj, v_proj".
+  std::string why;      // "family default", "mappings, line 7", "target Linear", ...
+  std::optional<SmoothMapping> smoothing;  // What a smoothing works on.
+  std::string module;                      // What a pruning works on.
+  std::vector<std::string> tensors;        // Source tensors that it rewrites.
+  // The layer computes the same function afterwards, but for rounding. Propagation
+  // relies on it, see ChangesOutput.
+  bool keeps_function = false;
+  bool reads_samples = false;  // Runs the samples through the layer once more.
+  Needs needs;                 // By input group.
+};
+
 // Work that is finished, made durable and resumed as one.
 struct WorkUnit {
   std::string name;          // "layer-00003", "layers-00000-00007", "outside".
@@ -70,6 +87,9 @@ struct WorkUnit {
   std::vector<int> modules;         // Indices of quantised modules.
   std::vector<int> attentions;      // Indices of attention modules with scales.
   std::vector<std::string> copies;  // Source tensors that stay as they are.
+  std::vector<std::string>
+      rewritten;                // Source tensors that a transform changes and that stay dense.
+  std::vector<int> transforms;  // Indices into Plan::transforms, in the recipe's order.
 
   // Names of all output tensors of the unit.
   std::vector<std::string> tensors;
@@ -109,6 +129,7 @@ struct Plan {
   ComputeDType compute_dtype = ComputeDType::kFloat32;  // Never kAuto.
   std::vector<PlannedModule> modules;        // Every Linear and Embedding, in module order.
   std::vector<PlannedAttention> attentions;  // In layer order.
+  std::vector<PlannedTransform> transforms;  // In the recipe's order, then by layer.
   std::vector<WorkUnit> units;               // In the order of work.
   OutputLayout layout;
   std::string config_json;  // config.json of the output.

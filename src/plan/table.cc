@@ -1,12 +1,17 @@
 // A plan for people and for programs.
 
 #include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "formats/names.h"
 #include "llmc/byte_size.h"
 #include "plan/plan.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -69,6 +74,91 @@ nlohmann::json ModuleJson(const PlannedModule& module) {
           {"stored", StoredJson(module.stored)}};
 }
 
+std::string ModifierName(const Plan& plan, int modifier) {
+  return std::string(ModifierClassName(plan.recipe.modifiers()[modifier]));
+}
+
+nlohmann::json TransformJson(const Plan& plan, const PlannedTransform& transform) {
+  return {{"modifier", ModifierName(plan, transform.modifier)},
+          {"layer", transform.layer},
+          {"subject", transform.subject},
+          {"tensors", transform.tensors},
+          {"keeps_function", transform.keeps_function},
+          {"why", transform.why}};
+}
+
+nlohmann::json StatisticsJson(const Plan& plan) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const WorkUnit& unit : plan.units) {
+    for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
+      list.push_back({{"layer", unit.first_layer},
+                      {"tap", group},
+                      {"readers", StatisticsReaders(plan, unit, group)}});
+    }
+  }
+  return list;
+}
+
+// Number lists as people write them: "0-2, 4".
+std::string Ranges(const std::vector<int64_t>& rising) {
+  std::string text;
+  for (size_t first = 0; first < rising.size();) {
+    size_t last = first;
+    while (last + 1 < rising.size() && rising[last + 1] == rising[last] + 1) ++last;
+    absl::StrAppend(&text, text.empty() ? "" : ", ", rising[first]);
+    if (last > first) absl::StrAppend(&text, "-", rising[last]);
+    first = last + 1;
+  }
+  return text;
+}
+
+// One line for what several layers have in common.
+class LinesByLayer {
+ public:
+  void Add(int64_t layer, const std::string& line) {
+    auto [found, is_new] = layers_.try_emplace(line);
+    if (is_new) order_.push_back(line);
+    found->second.push_back(layer);
+  }
+  std::string Text(const char* title) const {
+    std::string text;
+    for (const std::string& line : order_) {
+      const std::vector<int64_t>& layers = layers_.at(line);
+      absl::StrAppend(&text, title, line,
+                      layers[0] < 0 ? "" : absl::StrCat(" (layers ", Ranges(layers), ")"), "\n");
+    }
+    return text;
+  }
+
+ private:
+  std::map<std::string, std::vector<int64_t>> layers_;
+  std::vector<std::string> order_;
+};
+
+// What transforms do, and which modifiers share a capture.
+std::string TransformsText(const Plan& plan) {
+  if (plan.transforms.empty()) return "";
+  LinesByLayer changes;
+  for (const PlannedTransform& transform : plan.transforms) {
+    changes.Add(transform.layer, absl::StrCat(ModifierName(plan, transform.modifier), ": ",
+                                              transform.subject, ", ", transform.why));
+  }
+  LinesByLayer statistics;
+  for (const WorkUnit& unit : plan.units) {
+    for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
+      std::vector<std::string> parts;
+      for (const auto& [statistic, readers] : StatisticsReaders(plan, unit, group)) {
+        parts.push_back(absl::StrCat(statistic, " for ", absl::StrJoin(readers, " and ")));
+      }
+      const bool is_input = plan.Find(group) != nullptr;
+      const std::string name = group.substr(group.rfind('.') + 1);
+      statistics.Add(unit.first_layer, absl::StrCat(is_input ? "input of " : "", name, ": ",
+                                                    absl::StrJoin(parts, "; ")));
+    }
+  }
+  return absl::StrCat("\n", changes.Text("transform    "), statistics.Text("statistics   "));
+}
+
 }  // namespace
 
 std::string SchemeSummary(const Scheme& scheme) {
@@ -108,6 +198,7 @@ std::string ToTable(const Plan& plan, const Estimate& estimate) {
     row(attention.name, "scales", absl::StrCat("cache ", ArgsSummary(attention.args)), "",
         absl::StrCat("+ ", FormatByteSize(TotalBytes(attention.stored))), attention.why);
   }
+  absl::StrAppend(&text, TransformsText(plan));
   int64_t num_copies = 0;
   for (const WorkUnit& unit : plan.units) num_copies += static_cast<int64_t>(unit.copies.size());
   absl::StrAppendFormat(&text, "\n%d tensors are copied as they are.\n", num_copies);
@@ -138,12 +229,18 @@ nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
   }
   nlohmann::json attentions = nlohmann::json::array();
   for (const PlannedAttention& a : plan.attentions) attentions.push_back(AttentionJson(a));
+  nlohmann::json transforms = nlohmann::json::array();
+  for (const PlannedTransform& transform : plan.transforms) {
+    transforms.push_back(TransformJson(plan, transform));
+  }
   return {{"model", plan.source->dir().string()},
           {"calibrated", plan.calibrated},
           {"calibration_reason", plan.calibration_reason},
           {"modules", std::move(modules)},
           {"attentions", std::move(attentions)},
           {"copied_tensors", std::move(copies)},
+          {"transforms", std::move(transforms)},
+          {"statistics", StatisticsJson(plan)},
           {"source_bytes", plan.source->total_bytes()},
           {"output_bytes", estimate.output_bytes},
           {"num_shards", plan.layout.shards().size()},

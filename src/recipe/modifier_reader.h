@@ -3,6 +3,7 @@
 #define LLMC_RECIPE_MODIFIER_READER_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "llmc/status.h"
@@ -19,6 +20,20 @@ const std::vector<std::string>& KnownModifierNames();
 // unknown field, a value out of range, a scheme that no format stores, neither
 // scheme nor groups. kUnimplemented: a known class that llmc does not have.
 absl::StatusOr<Modifier> ReadModifier(const std::string& class_name, const Value& body);
+
+// The readers of single classes, by file: quantization_reader.cc, smoothing_reader.cc.
+// `fields` are the entries of `body`.
+using FieldEntries = std::vector<std::pair<std::string, Value>>;
+absl::StatusOr<Modifier> ReadQuantizationModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadGptqModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadSmoothQuantModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadLogEqualizationModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadAwqModifier(const Value& body, const FieldEntries& fields);
+
+// Fields of a training past that every class has: index, group, start, end, update,
+// requires_calibration_data. Checked for their type; without effect.
+const std::vector<std::string>& LegacyKeys();
+absl::Status CheckLegacyField(absl::string_view key, const Value& value);
 
 }  // namespace llmc
 

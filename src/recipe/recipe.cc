@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <set>
+#include <type_traits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -75,6 +76,7 @@ class RecipeReader {
       LLMC_RETURN_IF_ERROR(ReadStage(value));
     }
     if (recipe_.modifiers_.empty()) return root.place.Error("no modifiers, expected at least one");
+    LLMC_RETURN_IF_ERROR(CheckOrder(root.place));
     return std::move(recipe_);
   }
 
@@ -120,6 +122,19 @@ class RecipeReader {
             absl::StrCat(Describe(item), ", expected a modifier: {its fields}"));
       }
       LLMC_RETURN_IF_ERROR(ReadGroup(value));
+    }
+    return absl::OkStatus();
+  }
+
+  // AWQ searches for the quantiser that follows it.
+  absl::Status CheckOrder(const Place& place) const {
+    bool quantised_later = false;
+    for (auto it = recipe_.modifiers_.rbegin(); it != recipe_.modifiers_.rend(); ++it) {
+      quantised_later |= QuantizationFieldsOf(*it) != nullptr;
+      if (std::holds_alternative<AwqModifier>(*it) && !quantised_later) {
+        return place.Error(
+            "AWQModifier only rescales, expected a QuantizationModifier or GPTQModifier after it");
+      }
     }
     return absl::OkStatus();
   }
@@ -183,16 +198,43 @@ Recipe Recipe::Concatenate(std::vector<Recipe> recipes) {
 }
 
 absl::string_view ModifierClassName(const Modifier& modifier) {
-  return std::holds_alternative<GptqModifier>(modifier) ? "GPTQModifier" : "QuantizationModifier";
+  struct Name {
+    absl::string_view operator()(const QuantizationModifier&) { return "QuantizationModifier"; }
+    absl::string_view operator()(const GptqModifier&) { return "GPTQModifier"; }
+    absl::string_view operator()(const AwqModifier&) { return "AWQModifier"; }
+    absl::string_view operator()(const SmoothQuantModifier& smooth) {
+      return smooth.algorithm == SmoothAlgorithm::kSmoothQuant ? "SmoothQuantModifier"
+                                                               : "LogarithmicEqualizationModifier";
+    }
+  };
+  return std::visit(Name(), modifier);
+}
+
+const QuantizationFields* QuantizationFieldsOf(const Modifier& modifier) {
+  return std::visit(
+      [](const auto& m) -> const QuantizationFields* {
+        if constexpr (std::is_base_of_v<QuantizationFields, std::decay_t<decltype(m)>>) {
+          return &m;
+        } else {
+          return nullptr;
+        }
+      },
+      modifier);
 }
 
 const QuantizationFields& FieldsOf(const Modifier& modifier) {
-  return std::visit([](const auto& m) -> const QuantizationFields& { return m; }, modifier);
+  return *QuantizationFieldsOf(modifier);
 }
 
 std::string CalibrationReason(const Modifier& modifier) {
   if (std::holds_alternative<GptqModifier>(modifier)) {
     return "GPTQModifier solves with Hessians of its inputs";
+  }
+  if (std::holds_alternative<AwqModifier>(modifier)) {
+    return "AWQModifier searches factors by its inputs";
+  }
+  if (std::holds_alternative<SmoothQuantModifier>(modifier)) {
+    return absl::StrCat(ModifierClassName(modifier), " reads the range of its inputs");
   }
   const QuantizationFields& fields = FieldsOf(modifier);
   if (fields.kv_cache_scheme) return "kv_cache_scheme stores calibrated scales";

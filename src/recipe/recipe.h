@@ -64,12 +64,54 @@ struct GptqModifier : QuantizationFields {
   OnSingular on_singular = OnSingular::kRoundToNearest;  // llmc's own field.
 };
 
-using Modifier = std::variant<QuantizationModifier, GptqModifier>;
+// A smoothing as the user wrote it. Entries are targets as elsewhere: a module's
+// name, "re:" and a pattern, or a class.
+struct SmoothMappingEntry {
+  std::string smooth_layer;
+  std::vector<std::string> balance_layers;
+  int line = 0;  // In the recipe's text, from 1.
 
-// "QuantizationModifier", "GPTQModifier".
+  bool operator==(const SmoothMappingEntry& other) const {
+    return smooth_layer == other.smooth_layer && balance_layers == other.balance_layers;
+  }
+};
+
+// How a channel's factor follows from its activations and weights.
+enum class SmoothAlgorithm : uint8_t { kSmoothQuant, kLogEqualization };
+
+// SmoothQuant (Xiao et al. 2022, arXiv:2211.10438). LogarithmicEqualizationModifier
+// is this with kLogEqualization.
+struct SmoothQuantModifier {
+  SmoothAlgorithm algorithm = SmoothAlgorithm::kSmoothQuant;
+  double smoothing_strength = 0.5;  // In [0, 1].
+  // Absent: the family's own norms and their consumers.
+  std::optional<std::vector<SmoothMappingEntry>> mappings;
+  // A mapping whose layers are all ignored is left out.
+  std::vector<std::string> ignore;
+};
+
+// Whether AWQ's factors look at the weights too.
+enum class DuoScaling : uint8_t { kFalse, kTrue, kBoth };
+
+// AWQ (Lin et al. 2023, arXiv:2306.00978): factors by grid search. A later modifier
+// quantises; its schemes drive the search.
+struct AwqModifier {
+  std::optional<std::vector<SmoothMappingEntry>> mappings;  // Absent: the family's own.
+  DuoScaling duo_scaling = DuoScaling::kTrue;
+  int64_t n_grid = 20;         // Candidates, >= 2.
+  std::string offload_device;  // As written; inputs are never kept on a device. No effect.
+};
+
+// Transforms rewrite dense weights, quantisers store them in another format.
+using Modifier = std::variant<QuantizationModifier, GptqModifier, SmoothQuantModifier, AwqModifier>;
+
+// "QuantizationModifier", "GPTQModifier", "SmoothQuantModifier", ...
 absl::string_view ModifierClassName(const Modifier& modifier);
 
-// The quantisation fields of any modifier.
+// The fields of a modifier that quantises; null for a transform.
+const QuantizationFields* QuantizationFieldsOf(const Modifier& modifier);
+
+// The quantisation fields of a modifier that is known to quantise.
 const QuantizationFields& FieldsOf(const Modifier& modifier);
 
 // Whether a modifier needs calibration data, and why ("GPTQModifier solves with

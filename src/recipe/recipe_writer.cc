@@ -90,6 +90,51 @@ void AddGptqFields(const GptqModifier& gptq, OrderedJson& fields) {
   if (gptq.on_singular == OnSingular::kFail) fields["on_singular"] = "fail";
 }
 
+OrderedJson MappingsJson(const std::optional<std::vector<SmoothMappingEntry>>& mappings,
+                         bool as_pairs) {
+  OrderedJson list = OrderedJson::array();
+  for (const SmoothMappingEntry& entry : *mappings) {
+    if (as_pairs) {
+      list.push_back({entry.balance_layers, entry.smooth_layer});
+    } else {
+      OrderedJson fields = OrderedJson::object();
+      fields["smooth_layer"] = entry.smooth_layer;
+      fields["balance_layers"] = entry.balance_layers;
+      list.push_back(std::move(fields));
+    }
+  }
+  return list;
+}
+
+OrderedJson FieldsJson(const SmoothQuantModifier& smooth) {
+  OrderedJson fields = OrderedJson::object();
+  fields["smoothing_strength"] = smooth.smoothing_strength;
+  if (smooth.mappings) fields["mappings"] = MappingsJson(smooth.mappings, true);
+  fields["ignore"] = smooth.ignore;
+  return fields;
+}
+
+OrderedJson FieldsJson(const AwqModifier& awq) {
+  OrderedJson fields = OrderedJson::object();
+  if (awq.mappings) fields["mappings"] = MappingsJson(awq.mappings, false);
+  fields["duo_scaling"] = awq.duo_scaling == DuoScaling::kBoth
+                              ? OrderedJson("both")
+                              : OrderedJson(awq.duo_scaling == DuoScaling::kTrue);
+  fields["n_grid"] = awq.n_grid;
+  if (!awq.offload_device.empty()) fields["offload_device"] = awq.offload_device;
+  return fields;
+}
+
+OrderedJson FieldsJson(const QuantizationModifier& modifier) {
+  return QuantizationFieldsJson(modifier);
+}
+
+OrderedJson FieldsJson(const GptqModifier& gptq) {
+  OrderedJson fields = QuantizationFieldsJson(gptq);
+  AddGptqFields(gptq, fields);
+  return fields;
+}
+
 nlohmann::json Sorted(std::vector<std::string> strings) {
   const std::set<std::string> distinct(strings.begin(), strings.end());
   return distinct;
@@ -105,7 +150,7 @@ nlohmann::json SchemeJson(const Scheme& scheme) {
           {"format", std::string(FormatName(scheme.format))}};
 }
 
-nlohmann::json CanonicalModifier(const Modifier& modifier) {
+nlohmann::json CanonicalQuantizer(const Modifier& modifier) {
   const QuantizationFields& fields = FieldsOf(modifier);
   std::set<nlohmann::json> groups;
   for (const SchemeGroup& group : fields.groups) {
@@ -125,13 +170,23 @@ nlohmann::json CanonicalModifier(const Modifier& modifier) {
   return json;
 }
 
+// What a transform writes into recipe.yaml is all that it means, but for fields
+// without effect.
+nlohmann::json CanonicalModifier(const Modifier& modifier) {
+  if (QuantizationFieldsOf(modifier) != nullptr) return CanonicalQuantizer(modifier);
+  const OrderedJson fields = std::visit([](const auto& m) { return FieldsJson(m); }, modifier);
+  nlohmann::json json = nlohmann::json::parse(fields.dump());
+  json.erase("offload_device");
+  json["modifier"] = std::string(ModifierClassName(modifier));
+  return json;
+}
+
 }  // namespace
 
 std::string ResolvedRecipeYaml(const Recipe& recipe) {
   OrderedJson stage = OrderedJson::object();
   for (const Modifier& modifier : recipe.modifiers()) {
-    OrderedJson fields = QuantizationFieldsJson(modifier);
-    if (const auto* gptq = std::get_if<GptqModifier>(&modifier)) AddGptqFields(*gptq, fields);
+    OrderedJson fields = std::visit([](const auto& m) { return FieldsJson(m); }, modifier);
     const std::string class_name(ModifierClassName(modifier));
     // A class can be once in a group, and the order of modifiers must stay.
     std::string group = "default_modifiers";

@@ -179,7 +179,10 @@ absl::Status CheckAllMatch(const Recipe& recipe, const QuantizationFields& field
 absl::Status CheckSomethingHappens(const Recipe& recipe, const Resolution& resolution) {
   const bool any = std::any_of(resolution.modules.begin(), resolution.modules.end(),
                                [](const ModuleDecision& d) { return d.scheme.has_value(); });
-  if (any || resolution.kv_cache_scheme) return absl::OkStatus();
+  const bool quantises =
+      std::any_of(recipe.modifiers().begin(), recipe.modifiers().end(),
+                  [](const Modifier& m) { return QuantizationFieldsOf(m) != nullptr; });
+  if (any || resolution.kv_cache_scheme || !quantises) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       recipe.origin(), ": quantises no module of this model; check targets against ignore"));
 }

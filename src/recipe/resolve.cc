@@ -119,6 +119,7 @@ absl::Status Merge(const Recipe& recipe, const std::vector<ModuleRef>& modules,
   std::vector<std::string> contested;
   resolution.modules.resize(modules.size());
   for (size_t m = 0; m < recipe.modifiers().size(); ++m) {
+    if (QuantizationFieldsOf(recipe.modifiers()[m]) == nullptr) continue;
     const QuantizationFields& fields = FieldsOf(recipe.modifiers()[m]);
     for (size_t i = 0; i < modules.size(); ++i) {
       const ModuleScheme& scheme = resolution.by_modifier[m][i];
@@ -142,8 +143,9 @@ absl::Status Merge(const Recipe& recipe, const std::vector<ModuleRef>& modules,
 
 absl::Status MergeKvCache(const Recipe& recipe, Resolution& resolution) {
   for (size_t m = 0; m < recipe.modifiers().size(); ++m) {
-    const std::optional<QuantizationArgs>& args = FieldsOf(recipe.modifiers()[m]).kv_cache_scheme;
-    if (!args) continue;
+    const QuantizationFields* fields = QuantizationFieldsOf(recipe.modifiers()[m]);
+    if (fields == nullptr || !fields->kv_cache_scheme) continue;
+    const std::optional<QuantizationArgs>& args = fields->kv_cache_scheme;
     if (resolution.kv_cache_scheme && *resolution.kv_cache_scheme != *args) {
       return absl::InvalidArgumentError(
           absl::StrCat(recipe.origin(), ": two different kv_cache_scheme, expected one"));
@@ -180,6 +182,10 @@ absl::StatusOr<Resolution> ResolveTargets(const Recipe& recipe, const std::vecto
   const std::vector<ModuleRef> modules = WithClasses(given, options.model_free);
   Resolution resolution;
   for (const Modifier& modifier : recipe.modifiers()) {
+    if (QuantizationFieldsOf(modifier) == nullptr) {
+      resolution.by_modifier.emplace_back(modules.size());
+      continue;
+    }
     const QuantizationFields& fields = FieldsOf(modifier);
     LLMC_RETURN_IF_ERROR(CheckAllMatch(recipe, fields, modules, options, resolution.warnings));
     absl::StatusOr<std::vector<ModuleScheme>> schemes = ModifierMatcher(fields, modules).Match();

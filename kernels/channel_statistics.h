@@ -1,0 +1,24 @@
+// Per-channel statistics of a linear layer's inputs: what SmoothQuant
+// (arXiv:2211.10438) and AWQ (arXiv:2306.00978) know about activations.
+#ifndef LLMC_KERNELS_CHANNEL_STATISTICS_H_
+#define LLMC_KERNELS_CHANNEL_STATISTICS_H_
+
+#include <span>
+
+#include "kernels/hessian.h"
+#include "llmc/status.h"
+
+namespace llmc::kernels {
+
+// Smallest and largest value of every channel of `x` over its tokens, into `min` and
+// `max`, both [features]; +infinity and -infinity without tokens. On the calling
+// thread. kInvalidArgument: another dtype or wrong sizes.
+absl::Status ChannelExtrema(const TokenRows& x, std::span<float> min, std::span<float> max);
+
+// Sum over tokens of |x| of every channel, into `sums`, [features]: float32 over blocks
+// of tokens, blocks in double, in token order. On the calling thread.
+absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums);
+
+}  // namespace llmc::kernels
+
+#endif  // LLMC_KERNELS_CHANNEL_STATISTICS_H_
