@@ -12,6 +12,7 @@
 
 #include "llmc/float_formats.h"
 #include "modifiers/round_to_nearest.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -279,11 +280,8 @@ TEST(Gptq, NoFactorAndOnSingularFail_EveryRankNamesTheModule) {
 }
 
 TEST(Gptq, Needs_HessianForSolvedModulesOnly) {
-  const GptqLayerModifier modifier{GptqModifier()};
-  Needs needs;
-  modifier.AddNeeds(Modules()[3], needs);
-  EXPECT_TRUE(needs.empty());
-  modifier.AddNeeds(Modules()[0], needs);
+  EXPECT_TRUE(NeedsOfModule(Modules()[3]).empty());
+  const Needs needs = NeedsOfModule(Modules()[0]);
   ASSERT_EQ(needs.size(), 1u);
   EXPECT_TRUE(needs.begin()->second.hessian);
   EXPECT_FALSE(needs.begin()->second.extrema);

@@ -1,4 +1,5 @@
 #include "modifiers/round_to_nearest.h"
+#include "plan/statistics.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -51,9 +52,7 @@ Statistics Inputs(float min, float max) {
 }
 
 StatisticsNeed NeedOf(const PlannedModule& module) {
-  Needs needs;
-  RoundToNearestLayerModifier().AddNeeds(module, needs);
-  return needs["model.proj"];
+  return NeedsOfModule(module)["model.proj"];
 }
 
 TEST(RoundToNearest, Weight_StaysDense) {

@@ -174,7 +174,7 @@ a_stage:
 
 TEST(Recipe, KnownModifierThatLlmcLacks_IsUnimplemented) {
   for (const char* name :
-       {"AWQModifier", "SmoothQuantModifier", "SparseGPTModifier", "WandaPruningModifier",
+       {"AWQModifier", "SparseGPTModifier", "WandaPruningModifier",
         "SpinQuantModifier", "QuIPModifier", "AutoRoundModifier", "REAPPruningModifier"}) {
     const auto recipe = Recipe::Parse(InGroup(absl::StrCat(name, ": {}")), "r.yaml");
     EXPECT_EQ(recipe.status().code(), absl::StatusCode::kUnimplemented) << name;
