@@ -42,7 +42,12 @@ void StopOnSignals() {
 
 // Large blocks go back to the system as soon as they are freed. Left to itself the
 // allocator keeps blocks of up to 32 MiB, and a layer's memory piles up.
-void ReturnLargeBlocks() { mallopt(M_MMAP_THRESHOLD, 4 << 20); }
+void ReturnLargeBlocks() {
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  // Smaller ones come and go with every sample: without some slack their pages
+  // would be returned and cleared each time.
+  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+}
 
 absl::StatusOr<std::unique_ptr<llmc::Collective>> JoinWorld() {
   if (llmc::LaunchedByMpi()) return llmc::MakeMpiCollective();

@@ -26,6 +26,14 @@ constexpr int64_t kPieceBytes = int64_t{8} << 20;
 constexpr auto kSpinTime = std::chrono::milliseconds(5);
 constexpr auto kNapTime = std::chrono::microseconds(100);
 
+// A large message moves a little at each look; looks come in bursts, so that the
+// core is not given away after each of them.
+constexpr int kLooksInBurst = 100;
+
+// From this size on, reductions and broadcasts are made of point-to-point
+// messages: the non-blocking ones of MPI libraries move far less per look.
+constexpr int64_t kDirectBytes = int64_t{64} << 10;
+
 std::string MpiErrorText(int error) {
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
@@ -36,7 +44,7 @@ std::string MpiErrorText(int error) {
 class MpiCollective final : public Collective {
  public:
   explicit MpiCollective(const CollectiveOptions& options)
-      : timeout_(options.timeout), buffer_(kPieceBytes / 8) {}
+      : timeout_(options.timeout), buffer_(kPieceBytes / 8), incoming_(kPieceBytes / 8) {}
 
   ~MpiCollective() override {
     if (broken_.ok()) MPI_Finalize();
@@ -94,18 +102,92 @@ class MpiCollective final : public Collective {
   absl::Status ReducePiece(absl::string_view name, std::span<int64_t> part, Op op, int root) {
     LLMC_RETURN_IF_ERROR(broken_);
     std::copy(part.begin(), part.end(), buffer_.begin());
+    if (static_cast<int64_t>(part.size_bytes()) < kDirectBytes) {
+      LLMC_RETURN_IF_ERROR(ReduceSmall(name, part.size(), op, root));
+    } else {
+      LLMC_RETURN_IF_ERROR(ReduceDirectly(name, part.size(), op, root));
+    }
+    if (root == kAllRanks || root == rank_) {
+      std::copy_n(buffer_.begin(), part.size(), part.begin());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReduceSmall(absl::string_view name, size_t size, Op op, int root) {
     const MPI_Op mpi_op = op == Op::kSum ? MPI_SUM : op == Op::kMax ? MPI_MAX : MPI_MIN;
     const bool receives = root == kAllRanks || root == rank_;
     void* const send = receives ? MPI_IN_PLACE : buffer_.data();
-    const int count = static_cast<int>(part.size());
+    const int count = static_cast<int>(size);
     MPI_Request request = MPI_REQUEST_NULL;
     const int error = root == kAllRanks ? MPI_Iallreduce(send, buffer_.data(), count, MPI_INT64_T,
                                                          mpi_op, MPI_COMM_WORLD, &request)
                                         : MPI_Ireduce(send, buffer_.data(), count, MPI_INT64_T,
                                                       mpi_op, root, MPI_COMM_WORLD, &request);
-    LLMC_RETURN_IF_ERROR(Finish(name, error, request));
-    if (receives) std::copy_n(buffer_.begin(), part.size(), part.begin());
+    return Finish(name, error, {&request, 1});
+  }
+
+  // Every rank reduces one slice, then the slices go where they are wanted: about
+  // twice the data over each link, however many ranks there are.
+  absl::Status ReduceDirectly(absl::string_view name, size_t size, Op op, int root) {
+    const std::span<int64_t> all(buffer_.data(), size);
+    const std::span<int64_t> mine = SliceOf(all, rank_);
+    for (int step = 1; step < world_size_; ++step) {
+      const int to = (rank_ + step) % world_size_;
+      const int from = (rank_ + world_size_ - step) % world_size_;
+      const std::span<int64_t> theirs(incoming_.data(), mine.size());
+      LLMC_RETURN_IF_ERROR(Exchange(name, {to, SliceOf(all, to)}, {from, theirs}));
+      Combine(op, theirs, mine);
+    }
+    if (root == kAllRanks) return ShareSlices(name, all);
+    if (root != rank_) return Exchange(name, {root, mine}, {});
+    for (int r = 0; r < world_size_; ++r) {
+      if (r != rank_) LLMC_RETURN_IF_ERROR(Exchange(name, {}, {r, SliceOf(all, r)}));
+    }
     return absl::OkStatus();
+  }
+
+  std::span<int64_t> SliceOf(std::span<int64_t> all, int r) const {
+    const size_t begin = all.size() * r / world_size_;
+    return all.subspan(begin, all.size() * (r + 1) / world_size_ - begin);
+  }
+
+  static void Combine(Op op, std::span<const int64_t> from, std::span<int64_t> into) {
+    for (size_t i = 0; i < into.size(); ++i) {
+      if (op == Op::kSum) {
+        into[i] += from[i];
+      } else {
+        into[i] = op == Op::kMax ? std::max(into[i], from[i]) : std::min(into[i], from[i]);
+      }
+    }
+  }
+
+  // Every rank's own slice to every other rank.
+  absl::Status ShareSlices(absl::string_view name, std::span<int64_t> all) {
+    for (int step = 1; step < world_size_; ++step) {
+      const int to = (rank_ + step) % world_size_;
+      const int from = (rank_ + world_size_ - step) % world_size_;
+      LLMC_RETURN_IF_ERROR(Exchange(name, {to, SliceOf(all, rank_)}, {from, SliceOf(all, from)}));
+    }
+    return absl::OkStatus();
+  }
+
+  // One side of an exchange; without a peer, nothing.
+  struct Side {
+    int peer = -1;
+    std::span<int64_t> values;
+  };
+  absl::Status Exchange(absl::string_view name, const Side& send, const Side& receive) {
+    MPI_Request requests[2] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
+    int error = MPI_SUCCESS;
+    if (receive.peer >= 0) {
+      error = MPI_Irecv(receive.values.data(), static_cast<int>(receive.values.size()), MPI_INT64_T,
+                        receive.peer, 0, MPI_COMM_WORLD, &requests[0]);
+    }
+    if (send.peer >= 0 && error == MPI_SUCCESS) {
+      error = MPI_Isend(send.values.data(), static_cast<int>(send.values.size()), MPI_INT64_T,
+                        send.peer, 0, MPI_COMM_WORLD, &requests[1]);
+    }
+    return Finish(name, error, requests);
   }
 
   absl::Status DoBroadcast(absl::string_view name, std::span<std::byte> bytes, int root) override {
@@ -114,13 +196,40 @@ class MpiCollective final : public Collective {
       LLMC_RETURN_IF_ERROR(broken_);
       const auto part = bytes.subspan(begin, std::min<size_t>(kPieceBytes, bytes.size() - begin));
       if (rank_ == root) std::memcpy(buffer_.data(), part.data(), part.size());
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int error = MPI_Ibcast(buffer_.data(), static_cast<int>(part.size()), MPI_BYTE, root,
-                                   MPI_COMM_WORLD, &request);
-      LLMC_RETURN_IF_ERROR(Finish(name, error, request));
+      if (static_cast<int64_t>(part.size()) < kDirectBytes) {
+        LLMC_RETURN_IF_ERROR(BroadcastSmall(name, part.size(), root));
+      } else {
+        LLMC_RETURN_IF_ERROR(BroadcastDirectly(name, part.size(), root));
+      }
       if (rank_ != root) std::memcpy(part.data(), buffer_.data(), part.size());
     }
     return broken_;
+  }
+
+  absl::Status BroadcastSmall(absl::string_view name, size_t num_bytes, int root) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    const int error = MPI_Ibcast(buffer_.data(), static_cast<int>(num_bytes), MPI_BYTE, root,
+                                 MPI_COMM_WORLD, &request);
+    return Finish(name, error, {&request, 1});
+  }
+
+  // A slice to each rank, then every rank passes its slice on.
+  absl::Status BroadcastDirectly(absl::string_view name, size_t num_bytes, int root) {
+    const std::span<int64_t> all(buffer_.data(), (num_bytes + 7) / 8);
+    if (rank_ != root) {
+      LLMC_RETURN_IF_ERROR(Exchange(name, {}, {root, SliceOf(all, rank_)}));
+    }
+    for (int r = 0; r < world_size_ && rank_ == root; ++r) {
+      if (r != root) LLMC_RETURN_IF_ERROR(Exchange(name, {r, SliceOf(all, r)}, {}));
+    }
+    for (int step = 1; step < world_size_; ++step) {
+      const int to = (rank_ + step) % world_size_;
+      const int from = (rank_ + world_size_ - step) % world_size_;
+      const Side send = to == root ? Side{} : Side{to, SliceOf(all, rank_)};
+      const Side receive = rank_ == root ? Side{} : Side{from, SliceOf(all, from)};
+      LLMC_RETURN_IF_ERROR(Exchange(name, send, receive));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status DoGather(absl::string_view name, std::span<const std::byte> mine,
@@ -150,7 +259,7 @@ class MpiCollective final : public Collective {
       MPI_Request request = MPI_REQUEST_NULL;
       const int error = MPI_Isend(buffer_.data(), static_cast<int>(size), MPI_BYTE, to, 0,
                                   MPI_COMM_WORLD, &request);
-      LLMC_RETURN_IF_ERROR(Finish(name, error, request));
+      LLMC_RETURN_IF_ERROR(Finish(name, error, {&request, 1}));
     }
     return absl::OkStatus();
   }
@@ -161,7 +270,7 @@ class MpiCollective final : public Collective {
       MPI_Request request = MPI_REQUEST_NULL;
       const int error = MPI_Irecv(buffer_.data(), static_cast<int>(size), MPI_BYTE, from, 0,
                                   MPI_COMM_WORLD, &request);
-      LLMC_RETURN_IF_ERROR(Finish(name, error, request));
+      LLMC_RETURN_IF_ERROR(Finish(name, error, {&request, 1}));
       std::memcpy(bytes.data() + begin, buffer_.data(), size);
     }
     return absl::OkStatus();
@@ -171,15 +280,18 @@ class MpiCollective final : public Collective {
     LLMC_RETURN_IF_ERROR(broken_);
     MPI_Request request = MPI_REQUEST_NULL;
     const int error = MPI_Ibarrier(MPI_COMM_WORLD, &request);
-    return Finish("Barrier", error, request);
+    return Finish("Barrier", error, {&request, 1});
   }
 
   // Waits for what has been started. Polls, because MPI_Wait has no time limit.
-  absl::Status Finish(absl::string_view name, int error, MPI_Request& request) {
+  absl::Status Finish(absl::string_view name, int error, std::span<MPI_Request> requests) {
     const Clock::time_point begin = Clock::now();
     int done = 0;
     while (error == MPI_SUCCESS) {
-      error = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+      for (int look = 0; look < kLooksInBurst && !done && error == MPI_SUCCESS; ++look) {
+        error = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done,
+                            MPI_STATUSES_IGNORE);
+      }
       if (done || error != MPI_SUCCESS) break;
       const auto waited = Clock::now() - begin;
       if (waited > timeout_)
@@ -194,14 +306,16 @@ class MpiCollective final : public Collective {
   }
 
   absl::Status Fail(absl::string_view name, absl::string_view what) {
-    // A request may still refer to the buffer, for as long as the process lives.
+    // A request may still refer to the buffers, for as long as the process lives.
     new std::vector<int64_t>(std::move(buffer_));
+    new std::vector<int64_t>(std::move(incoming_));
     broken_ = absl::UnavailableError(absl::StrCat(name, ": ", what));
     return broken_;
   }
 
   const std::chrono::milliseconds timeout_;
   std::vector<int64_t> buffer_;
+  std::vector<int64_t> incoming_;
   absl::Status broken_;
   int rank_ = 0;
   int world_size_ = 1;

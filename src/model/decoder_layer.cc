@@ -7,6 +7,7 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/cat.h"
+#include "ATen/ops/empty.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/gelu.h"
 #include "ATen/ops/linear.h"
@@ -18,6 +19,7 @@
 #include "ATen/ops/triu.h"
 #include "absl/strings/str_cat.h"
 #include "architecture/module_spec.h"
+#include "kernels/attention.h"
 #include "model/rms_norm.h"
 #include "model/rotary_table.h"
 #include "model/torch_tensor.h"
@@ -77,6 +79,38 @@ absl::StatusOr<at::Tensor> ReadDense(const WeightReader& reader, const std::stri
   return loaded;
 }
 
+// LibTorch's CPU attention multiplies BF16 by way of float32; ours does not, but
+// has no gradient.
+bool FitsBf16Kernel(const AttentionStates& states) {
+  const auto fits = [](const at::Tensor& x) {
+    return x.scalar_type() == at::kBFloat16 && x.is_cpu() && x.stride(2) == 1;
+  };
+  return kernels::HasAttentionBf16Dot() && fits(states.query) && fits(states.key) &&
+         fits(states.value) && states.query.size(2) % 2 == 0;
+}
+
+kernels::HeadStates HeadsOf(const at::Tensor& x) {
+  return {static_cast<const uint16_t*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
+}
+
+at::Tensor AttendByKernel(const AttentionStates& states, double scale, int64_t window) {
+  const at::Tensor& query = states.query;
+  at::Tensor out = at::empty({query.size(1), query.size(0) * query.size(2)}, query.options());
+  kernels::AttentionCall call;
+  call.query = HeadsOf(query);
+  call.key = HeadsOf(states.key);
+  call.value = HeadsOf(states.value);
+  call.num_heads = query.size(0);
+  call.num_key_value_heads = states.key.size(0);
+  call.tokens = query.size(1);
+  call.head_dim = query.size(2);
+  call.scale = static_cast<float>(scale);
+  call.window = window;
+  call.out = static_cast<uint16_t*>(out.data_ptr());
+  kernels::AttendBf16Dot(call);
+  return out;
+}
+
 }  // namespace
 
 void Taps::Input(absl::Span<const std::string>, const at::Tensor&) {}
@@ -105,8 +139,8 @@ struct DecoderLayer::Impl {
   at::Tensor Norm(Role role, const at::Tensor& x) const;
   // `projected` [tokens, heads * head_dim] as [heads, tokens, head_dim].
   at::Tensor SplitHeads(const at::Tensor& projected) const;
-  at::Tensor Attend(const AttentionStates& states) const;
-  at::Tensor SelfAttention(const at::Tensor& x, Taps* taps) const;
+  at::Tensor Attend(const AttentionStates& states, bool differentiable) const;
+  at::Tensor SelfAttention(const at::Tensor& x, const ForwardOptions& options) const;
   at::Tensor Mlp(const at::Tensor& x, const ForwardOptions& options) const;
 };
 
@@ -152,19 +186,22 @@ at::Tensor DecoderLayer::Impl::SplitHeads(const at::Tensor& projected) const {
   return projected.view({projected.size(0), -1, spec.head_dim});
 }
 
-at::Tensor DecoderLayer::Impl::Attend(const AttentionStates& states) const {
+at::Tensor DecoderLayer::Impl::Attend(const AttentionStates& states, bool differentiable) const {
   const int64_t tokens = states.query.size(1);
   const int64_t window = spec.sliding_window[layer];
+  const double scale = 1.0 / std::sqrt(static_cast<double>(spec.head_dim));
+  if (!differentiable && FitsBf16Kernel(states)) return AttendByKernel(states, scale, window);
   std::optional<at::Tensor> mask;
   if (window > 0 && tokens > window) mask = SlidingMask(tokens, window, states.query);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(spec.head_dim));
   const at::Tensor attended = at::scaled_dot_product_attention(
       states.query.unsqueeze(0), states.key.unsqueeze(0), states.value.unsqueeze(0), mask,
       /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(), scale, /*enable_gqa=*/true);
   return attended.squeeze(0).transpose(0, 1).reshape({tokens, -1});
 }
 
-at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x, Taps* taps) const {
+at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x,
+                                             const ForwardOptions& options) const {
+  Taps* const taps = options.taps;
   TapInput(Role::kQuery, x, taps);
   at::Tensor query = SplitHeads(Multiply(Role::kQuery, x, taps));
   at::Tensor key = SplitHeads(Multiply(Role::kKey, x, taps));
@@ -177,7 +214,7 @@ at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x, Taps* taps) co
   AttentionStates states{Rotate(query.transpose(0, 1), table), Rotate(key.transpose(0, 1), table),
                          value.transpose(0, 1)};
   if (taps != nullptr) taps->Attention(attention_name, states);
-  const at::Tensor attended = Attend(states);
+  const at::Tensor attended = Attend(states, options.differentiable);
   TapInput(Role::kAttentionOutput, attended, taps);
   return Multiply(Role::kAttentionOutput, attended, taps);
 }
@@ -227,7 +264,7 @@ absl::StatusOr<DecoderLayer> DecoderLayer::Load(const ModelSpec& spec, int64_t l
 
 at::Tensor DecoderLayer::Forward(const at::Tensor& hidden, const ForwardOptions& options) const {
   const at::Tensor attended =
-      hidden + impl_->SelfAttention(impl_->Norm(Role::kInputNorm, hidden), options.taps);
+      hidden + impl_->SelfAttention(impl_->Norm(Role::kInputNorm, hidden), options);
   const at::Tensor mlp = impl_->Mlp(impl_->Norm(Role::kMlpNorm, attended), options);
   return options.output_needed ? attended + mlp : mlp;
 }

@@ -59,6 +59,9 @@ struct ForwardOptions {
   // False: stop after the last Input tap, before down_proj; the returned tensor
   // is then undefined. Saves a product when only inputs are wanted.
   bool output_needed = true;
+  // True: LibTorch operations alone, which have gradients and round as those of
+  // transformers do. False: our own kernels where there is one that is faster.
+  bool differentiable = false;
 };
 
 // Where a layer computes.
@@ -71,8 +74,8 @@ struct LayerPlacement {
 // One block on one device.
 //
 // With compute dtype BF16 every operation rounds as transformers' modules do
-// in BF16; with F32 the weights are widened. Forward consists of plain
-// differentiable LibTorch operations; callers that need no gradients run it under
+// in BF16, but for the attention of ForwardOptions::differentiable; with F32 the
+// weights are widened. Callers that need no gradients run Forward under
 // c10::InferenceMode or at::NoGradGuard. Forward and the readers are const and may
 // be called from many threads at once; set_weight and set_bias may not.
 class DecoderLayer {

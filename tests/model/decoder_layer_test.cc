@@ -177,6 +177,22 @@ TEST(DecoderLayer, ManyThreads_SameBitsAsOneAfterAnother) {
   for (int i = 0; i < 24; ++i) EXPECT_TRUE(at::equal(alone[i], together[i])) << i;
 }
 
+TEST(DecoderLayer, OwnKernelsInBf16_AsCloseToFloat32AsLibTorch) {
+  c10::InferenceMode no_gradients;
+  for (const char* name : {"llama_plain", "mistral_sliding", "qwen3_plain"}) {
+    const SmallModel model = OpenSmallModel(name);
+    const DecoderLayer exact = LoadLayer(model, 0);
+    const DecoderLayer rounded = LoadLayer(model, 0, at::kBFloat16);
+    const at::Tensor hidden = Hidden(model, 60).to(at::kBFloat16);
+    const at::Tensor expected = exact.Forward(hidden.to(at::kFloat), {});
+    const auto error = [&](bool differentiable) {
+      const at::Tensor y = rounded.Forward(hidden, {.differentiable = differentiable});
+      return (y.to(at::kFloat) - expected).norm().item<double>();
+    };
+    EXPECT_LT(error(false), 1.1 * error(true)) << name;
+  }
+}
+
 int64_t ThreadsOfThisProcess() {
   int64_t count = 0;
   for ([[maybe_unused]] const auto& entry :
@@ -202,7 +218,7 @@ double Slope(const DecoderLayer& layer, const at::Tensor& hidden, const at::Tens
              const at::Tensor& weights) {
   const double step = 1e-2;
   const auto value = [&](double t) {
-    return (layer.Forward(hidden + direction * t, {}) * weights)
+    return (layer.Forward(hidden + direction * t, {.differentiable = true}) * weights)
         .to(at::kDouble)
         .sum()
         .item<double>();
@@ -219,7 +235,7 @@ TEST(DecoderLayer, Gradient_AgreesWithDifferences) {
     const at::Tensor weights = Hidden(model, 12);
     const double slope = Slope(layer, hidden, direction, weights);
     hidden = hidden.detach().requires_grad_(true);
-    (layer.Forward(hidden, {}) * weights).sum().backward();
+    (layer.Forward(hidden, {.differentiable = true}) * weights).sum().backward();
     const double gradient = (hidden.grad() * direction).sum().item<double>();
     EXPECT_NEAR(gradient, slope, 0.02 * std::abs(slope) + 0.02) << name;
   }
@@ -237,7 +253,7 @@ TEST(DecoderLayer, RotaryTableFirstUsedWithoutGradients_StillGivesGradients) {
     layer->Forward(hidden, {});
   }
   const at::Tensor leaf = hidden.clone().requires_grad_(true);
-  layer->Forward(leaf, {}).sum().backward();
+  layer->Forward(leaf, {.differentiable = true}).sum().backward();
   EXPECT_TRUE(leaf.grad().defined());
 }
 

@@ -73,7 +73,7 @@ at::Tensor Logits(const SmallModel& model, at::ScalarType dtype, Taps* taps) {
   for (int64_t i = 0; i < model.spec.num_hidden_layers; ++i) {
     auto layer = DecoderLayer::Load(model.spec, i, reader, placement);
     EXPECT_TRUE(layer.ok()) << layer.status();
-    hidden = layer->Forward(hidden, {.taps = taps});
+    hidden = layer->Forward(hidden, {.taps = taps, .differentiable = true});
   }
   auto head = Head::Load(model.spec, reader, placement);
   EXPECT_TRUE(head.ok()) << head.status();
