@@ -135,7 +135,7 @@ struct DecoderLayer::Impl {
   const Module& At(Role role) const { return modules[by_role.at(static_cast<int>(role))]; }
 
   void TapInput(Role first, const at::Tensor& x, Taps* taps) const;
-  at::Tensor Multiply(Role role, const at::Tensor& x, Taps* taps) const;
+  at::Tensor Multiply(Role role, const at::Tensor& x, const ForwardOptions& options) const;
   at::Tensor Norm(Role role, const at::Tensor& x) const;
   // `projected` [tokens, heads * head_dim] as [heads, tokens, head_dim].
   at::Tensor SplitHeads(const at::Tensor& projected) const;
@@ -171,11 +171,17 @@ void DecoderLayer::Impl::TapInput(Role first, const at::Tensor& x, Taps* taps) c
   if (taps != nullptr) taps->Input(groups.at(static_cast<int>(first)), x);
 }
 
-at::Tensor DecoderLayer::Impl::Multiply(Role role, const at::Tensor& x, Taps* taps) const {
+at::Tensor DecoderLayer::Impl::Multiply(Role role, const at::Tensor& x,
+                                        const ForwardOptions& options) const {
   const Module& module = At(role);
-  if (taps == nullptr) return at::linear(x, module.weight, module.bias);
-  const at::Tensor input = taps->ReplaceInput(module.name, x);
-  return taps->ReplaceOutput(module.name, at::linear(input, module.weight, module.bias));
+  const at::Tensor* weight = &module.weight;
+  if (options.weights != nullptr) {
+    const auto other = options.weights->find(module.name);
+    if (other != options.weights->end()) weight = &other->second;
+  }
+  if (options.taps == nullptr) return at::linear(x, *weight, module.bias);
+  const at::Tensor input = options.taps->ReplaceInput(module.name, x);
+  return options.taps->ReplaceOutput(module.name, at::linear(input, *weight, module.bias));
 }
 
 at::Tensor DecoderLayer::Impl::Norm(Role role, const at::Tensor& x) const {
@@ -203,9 +209,9 @@ at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x,
                                              const ForwardOptions& options) const {
   Taps* const taps = options.taps;
   TapInput(Role::kQuery, x, taps);
-  at::Tensor query = SplitHeads(Multiply(Role::kQuery, x, taps));
-  at::Tensor key = SplitHeads(Multiply(Role::kKey, x, taps));
-  const at::Tensor value = SplitHeads(Multiply(Role::kValue, x, taps));
+  at::Tensor query = SplitHeads(Multiply(Role::kQuery, x, options));
+  at::Tensor key = SplitHeads(Multiply(Role::kKey, x, options));
+  const at::Tensor value = SplitHeads(Multiply(Role::kValue, x, options));
   if (spec.qk_norm) {
     query = Norm(Role::kQueryNorm, query);
     key = Norm(Role::kKeyNorm, key);
@@ -216,16 +222,16 @@ at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x,
   if (taps != nullptr) taps->Attention(attention_name, states);
   const at::Tensor attended = Attend(states, options.differentiable);
   TapInput(Role::kAttentionOutput, attended, taps);
-  return Multiply(Role::kAttentionOutput, attended, taps);
+  return Multiply(Role::kAttentionOutput, attended, options);
 }
 
 at::Tensor DecoderLayer::Impl::Mlp(const at::Tensor& x, const ForwardOptions& options) const {
   TapInput(Role::kGate, x, options.taps);
-  const at::Tensor gate = Activate(spec.hidden_act, Multiply(Role::kGate, x, options.taps));
-  const at::Tensor product = gate * Multiply(Role::kUp, x, options.taps);
+  const at::Tensor gate = Activate(spec.hidden_act, Multiply(Role::kGate, x, options));
+  const at::Tensor product = gate * Multiply(Role::kUp, x, options);
   TapInput(Role::kDown, product, options.taps);
   if (!options.output_needed) return {};
-  return Multiply(Role::kDown, product, options.taps);
+  return Multiply(Role::kDown, product, options);
 }
 
 DecoderLayer::DecoderLayer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -267,6 +273,13 @@ at::Tensor DecoderLayer::Forward(const at::Tensor& hidden, const ForwardOptions&
       hidden + impl_->SelfAttention(impl_->Norm(Role::kInputNorm, hidden), options);
   const at::Tensor mlp = impl_->Mlp(impl_->Norm(Role::kMlpNorm, attended), options);
   return options.output_needed ? attended + mlp : mlp;
+}
+
+at::Tensor DecoderLayer::RunPart(LayerPart part, const at::Tensor& input,
+                                 const WeightOverrides& weights) const {
+  const ForwardOptions options{.weights = &weights};
+  return part == LayerPart::kAttention ? impl_->SelfAttention(input, options)
+                                       : impl_->Mlp(input, options);
 }
 
 const std::vector<std::string>& DecoderLayer::linears() const { return impl_->linears; }

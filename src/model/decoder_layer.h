@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,6 +55,13 @@ class Taps {
   virtual void Attention(const std::string& attention, AttentionStates& states);
 };
 
+// Weights that linears use in place of their own, by full module name; in the layer's
+// compute dtype and on its device.
+using WeightOverrides = std::map<std::string, at::Tensor>;
+
+// A block inside a layer, without the norm before it and the residual after it.
+enum class LayerPart : uint8_t { kAttention, kMlp };
+
 struct ForwardOptions {
   Taps* taps = nullptr;  // Borrowed; null: none.
   // False: stop after the last Input tap, before down_proj; the returned tensor
@@ -62,6 +70,7 @@ struct ForwardOptions {
   // True: LibTorch operations alone, which have gradients and round as those of
   // transformers do. False: our own kernels where there is one that is faster.
   bool differentiable = false;
+  const WeightOverrides* weights = nullptr;  // Borrowed; null: none.
 };
 
 // Where a layer computes.
@@ -98,6 +107,10 @@ class DecoderLayer {
   // Throws c10::Error when LibTorch does (wrong shapes, out of memory): wrap a
   // batch of calls in CatchTorch.
   at::Tensor Forward(const at::Tensor& hidden, const ForwardOptions& options) const;
+
+  // Runs one block on its normed input, [tokens, hidden_size] of one sample, with
+  // `weights` in place of its own. Throws like Forward.
+  at::Tensor RunPart(LayerPart part, const at::Tensor& input, const WeightOverrides& weights) const;
 
   // Full names of the linears, in module order.
   const std::vector<std::string>& linears() const;

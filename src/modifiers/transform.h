@@ -44,7 +44,8 @@ struct LayerChange {
   DenseTensors* dense = nullptr;
   Statistics* statistics = nullptr;
   Collective* collective = nullptr;
-  LayerSamples* samples = nullptr;  // Only where a transform `reads_samples`.
+  at::ScalarType compute_dtype = at::kFloat;  // Of the layer.
+  LayerSamples* samples = nullptr;            // Only where a transform `reads_samples`.
 };
 
 class LayerTransform {

@@ -38,6 +38,18 @@ void StoreFloat(DType dtype, float value, std::byte* bytes, int64_t i) {
   }
 }
 
+template <typename Combine>
+void ForColumns(std::span<const float> factors, HostTensor& tensor, const Combine& combine) {
+  const int64_t columns = static_cast<int64_t>(factors.size());
+  ParallelFor(tensor.num_elements() / columns, [&](int64_t row) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t i = row * columns + c;
+      const float value = ToFloat(tensor.dtype(), tensor.bytes().data(), i);
+      StoreFloat(tensor.dtype(), combine(value, factors[c]), tensor.bytes().data(), i);
+    }
+  });
+}
+
 }  // namespace
 
 HostTensor Widen(const HostTensor& tensor, int64_t first, int64_t count) {
@@ -60,14 +72,11 @@ void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor) {
 }
 
 void ScaleColumns(std::span<const float> factors, HostTensor& tensor) {
-  const int64_t columns = static_cast<int64_t>(factors.size());
-  ParallelFor(tensor.num_elements() / columns, [&](int64_t row) {
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t i = row * columns + c;
-      const float value = ToFloat(tensor.dtype(), tensor.bytes().data(), i);
-      StoreFloat(tensor.dtype(), value * factors[c], tensor.bytes().data(), i);
-    }
-  });
+  ForColumns(factors, tensor, [](float value, float factor) { return value * factor; });
+}
+
+void DivideColumns(std::span<const float> factors, HostTensor& tensor) {
+  ForColumns(factors, tensor, [](float value, float factor) { return value / factor; });
 }
 
 }  // namespace llmc

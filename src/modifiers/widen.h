@@ -21,6 +21,9 @@ void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor);
 // factor, [columns]; every product is rounded once. Parallel over rows.
 void ScaleColumns(std::span<const float> factors, HostTensor& tensor);
 
+// The same with a division.
+void DivideColumns(std::span<const float> factors, HostTensor& tensor);
+
 }  // namespace llmc
 
 #endif  // LLMC_MODIFIERS_WIDEN_H_

@@ -226,6 +226,7 @@ class LayerWalk {
     change.dense = work.dense;
     change.statistics = &work.statistics;
     change.collective = &run_.collective;
+    change.compute_dtype = placement_.dtype;
     change.samples = samples ? &*samples : nullptr;
     LLMC_RETURN_IF_ERROR(MakeLayerTransform(run_.plan.recipe.modifiers()[modifier])->Apply(change));
     if (work.layer == nullptr) return absl::OkStatus();

@@ -135,18 +135,18 @@ class SmoothingPlanner {
     for (const SmoothMapping& mapping : SmoothMappings(*plan_.model, layer)) {
       if (mapping.source != source) continue;
       const std::set<std::string> named(balance.begin(), balance.end());
-      for (const std::string& consumer : mapping.consumers) {
-        if (named.contains(consumer)) continue;
-        return Error(absl::StrCat("smooth layer ", source, " also feeds ", consumer,
-                                  ", which its mapping does not balance; expected ",
-                                  absl::StrJoin(LastParts(mapping.consumers), ", ")));
-      }
       for (const std::string& name : named) {
         if (std::find(mapping.consumers.begin(), mapping.consumers.end(), name) !=
             mapping.consumers.end()) {
           continue;
         }
         return Error(absl::StrCat("smooth layer ", source, " does not feed ", name, "; expected ",
+                                  absl::StrJoin(LastParts(mapping.consumers), ", ")));
+      }
+      for (const std::string& consumer : mapping.consumers) {
+        if (named.contains(consumer)) continue;
+        return Error(absl::StrCat("smooth layer ", source, " also feeds ", consumer,
+                                  ", which its mapping does not balance; expected ",
                                   absl::StrJoin(LastParts(mapping.consumers), ", ")));
       }
       return mapping;

@@ -17,7 +17,7 @@ struct KnownModifier {
 constexpr KnownModifier kKnown[] = {
     {"QuantizationModifier", ReadQuantizationModifier},
     {"GPTQModifier", ReadGptqModifier},
-    {"AWQModifier", nullptr},
+    {"AWQModifier", ReadAwqModifier},
     {"SmoothQuantModifier", ReadSmoothQuantModifier},
     {"LogarithmicEqualizationModifier", ReadLogEqualizationModifier},
     {"AutoRoundModifier", nullptr},
