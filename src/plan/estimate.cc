@@ -44,6 +44,8 @@ struct LayerSizes {
   int64_t input_features = 0;    // Sum over shared inputs whose rows are kept.
   int64_t channel_bytes = 0;     // Statistics of channels.
   int64_t rewritten_bytes = 0;   // Dense tensors that transforms hold.
+  int64_t candidate_bytes = 0;   // Weights that AWQ tries at a time.
+  double search_flops = 0;       // Of AWQ, for one token.
   double solve_flops = 0;        // Factor and rows.
 
   void Add(const PlannedModule& module) {
@@ -71,6 +73,24 @@ struct LayerSizes {
   }
 };
 
+// AWQ's forwards: every candidate of a layer's norms runs the blocks behind them.
+void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
+  int64_t one_candidate = 0;
+  int64_t num_candidates = 0;
+  for (int index : unit.transforms) {
+    const PlannedTransform& transform = plan.transforms[index];
+    if (!transform.reads_samples) continue;
+    num_candidates = std::get<AwqModifier>(plan.recipe.modifiers()[transform.modifier]).n_grid;
+    for (const std::string& consumer : transform.smoothing->consumers) {
+      one_candidate += plan.Find(consumer)->source.num_bytes() * 2;
+    }
+  }
+  sizes.candidate_bytes =
+      std::max(one_candidate, std::min(num_candidates * one_candidate, kAwqCandidateBytes));
+  sizes.search_flops = 2.0 * static_cast<double>(num_candidates) *
+                       static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
+}
+
 LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
@@ -85,6 +105,7 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
   for (int index : unit.transforms) {
     for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
   }
+  AddSearch(plan, unit, sizes);
   for (const std::string& name : rewritten) {
     sizes.rewritten_bytes += plan.source->Find(name)->spec.num_bytes();
   }
@@ -157,7 +178,7 @@ double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
     const LayerSizes layer = SizesOfLayer(plan, unit, extent.num_samples);
     const double tokens = static_cast<double>(extent.num_tokens);
     flops += tokens * (4.0 * static_cast<double>(layer.weights) +
-                       static_cast<double>(layer.hessian_elements));
+                       static_cast<double>(layer.hessian_elements) + layer.search_flops);
     flops += layer.solve_flops;
   }
   return flops;

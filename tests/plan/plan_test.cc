@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -377,6 +378,77 @@ TEST_F(PlanTest, Json_BytesAddUpToTheOutput) {
   EXPECT_EQ(bytes, plan.layout.total_bytes());
   EXPECT_EQ(json["output_bytes"], estimate.output_bytes);
   EXPECT_EQ(json["calibrated"], true);
+}
+
+// One modifier of a recipe in YAML's flow form.
+std::string RecipeOf(const std::vector<std::string>& modifiers) {
+  std::string text = "a_stage:\n  a_modifiers:\n";
+  for (const std::string& modifier : modifiers) text += "    " + modifier + "\n";
+  return text;
+}
+
+const char* const kGptq = "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W8A8}";
+const char* const kRtn =
+    "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W8A8}";
+
+TEST_F(PlanTest, SmoothQuantBeforeGptq_SharesOneCapture) {
+  std::ofstream(dir_ / "r.yaml") << RecipeOf({"SmoothQuantModifier: {}", kGptq});
+  job_.recipe = (dir_ / "r.yaml").string();
+  const auto plan = MakePlan(job_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->transforms.size(), 2u * kLayers);
+  const WorkUnit& unit = plan->units[0];
+  const std::string query = "model.layers.0.self_attn.q_proj";
+  const Needs needs = NeedsOfUnit(*plan, unit);
+  EXPECT_TRUE(needs.at(query).hessian);
+  EXPECT_TRUE(needs.at(query).channel_extrema);
+  EXPECT_FALSE(needs.at("model.layers.0.mlp.down_proj").channel_extrema);
+  const auto readers = StatisticsReaders(*plan, unit, query);
+  EXPECT_THAT(readers.at("Hessian"), ElementsAre("GPTQModifier"));
+  EXPECT_THAT(readers.at("channel extrema"), ElementsAre("SmoothQuantModifier"));
+  EXPECT_THAT(unit.rewritten,
+              testing::UnorderedElementsAre("model.layers.0.input_layernorm.weight",
+                                            "model.layers.0.post_attention_layernorm.weight"));
+  EXPECT_THAT(unit.copies, IsEmpty());
+}
+
+TEST_F(PlanTest, Propagation_TakesTheSourceUnlessTheFunctionChanges) {
+  const std::string norm = "model.layers.0.input_layernorm.weight";
+  const std::string down = "model.layers.0.mlp.down_proj.weight";
+  for (const bool is_gptq : {false, true}) {
+    std::ofstream(dir_ / "r.yaml") << RecipeOf({"SmoothQuantModifier: {}", is_gptq ? kGptq : kRtn});
+    job_.recipe = (dir_ / "r.yaml").string();
+    const auto plan = MakePlan(job_);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(ChangesOutput(*plan, plan->units[0]), is_gptq);
+    EXPECT_TRUE(PropagatesStored(*plan, plan->units[0], norm));
+    EXPECT_EQ(PropagatesStored(*plan, plan->units[0], down), is_gptq);
+  }
+}
+
+TEST_F(PlanTest, AwqWithStaticCache_CapturesScaledValuesAgain) {
+  std::ofstream(dir_ / "r.yaml") << RecipeOf(
+      {"AWQModifier: {}",
+       "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16, "
+       "kv_cache_scheme: {num_bits: 8, type: float, strategy: tensor, dynamic: false}}"});
+  job_.recipe = (dir_ / "r.yaml").string();
+  const auto plan = MakePlan(job_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const Needs after = NeedsAfterTransforms(*plan, plan->units[0]);
+  ASSERT_EQ(after.size(), 1u);
+  EXPECT_EQ(after.begin()->first, AttentionTap("model.layers.0.self_attn", "v"));
+  EXPECT_FALSE(NeedsOfUnit(*plan, plan->units[0]).contains(after.begin()->first));
+}
+
+TEST_F(PlanTest, AwqWithScaleOfTheTensor_IsRefused) {
+  std::ofstream(dir_ / "r.yaml") << RecipeOf(
+      {"AWQModifier: {}",
+       "QuantizationModifier: {config_groups: {a: {targets: [Linear], weights: {num_bits: 8, "
+       "strategy: tensor}}}, ignore: [lm_head]}"});
+  job_.recipe = (dir_ / "r.yaml").string();
+  const auto plan = MakePlan(job_);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("duo_scaling"));
 }
 
 }  // namespace
