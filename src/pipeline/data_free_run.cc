@@ -21,9 +21,6 @@ namespace {
 // blocks are whole.
 constexpr int64_t kRowMultiple = 128;
 
-// Bytes of a weight on which the reported rounding error is measured.
-constexpr int64_t kErrorSampleBytes = int64_t{4} << 20;
-
 bool SearchesWholeWeight(const QuantizationArgs& args) {
   const std::string observer = args.observer.value_or("");
   return args.strategy == Strategy::kTensor || absl::StrContains(observer, "mse");

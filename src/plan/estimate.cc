@@ -21,7 +21,7 @@ constexpr absl::string_view kVersion = "0.1.0";
 // Resident memory of a worker beside its tensors: code and tables of LibTorch and
 // MKL that a run touches, and what the allocator keeps between layers.
 constexpr int64_t kProgramBytes = 130'000'000;
-constexpr int64_t kCalibratedProgramBytes = 250'000'000;
+constexpr int64_t kCalibratedProgramBytes = 160'000'000;
 
 // Rates for the time estimate; docs/benchmarks.md has measured ones.
 constexpr double kAssumedFlopsPerThread = 60e9;
@@ -143,8 +143,10 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
     const int64_t bytes = module.source.num_bytes();
     largest = std::max(largest, whole ? bytes : std::min(bytes, kSliceBytes));
   }
-  // A slice, its codes, and as much again while it is packed.
-  const int64_t slices = ranks.threads_per_rank * (2 * largest + largest / 2);
+  // A slice, its codes, as much again while it is packed; a part of it twice, rounded
+  // and as it was, for the error that is reported.
+  const int64_t slices = ranks.threads_per_rank *
+                         (2 * largest + largest / 2 + 2 * std::min(largest, kErrorSampleBytes));
   return kProgramBytes + std::max(slices, VerifyBytes(plan, ranks));
 }
 
@@ -158,13 +160,17 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   const int64_t inputs = in_flight *
                          (layer.input_features + 6 * hidden + 2 * plan.model->intermediate_size) *
                          compute_size;
+  // One product a thread at a time, with the weight rearranged for it.
+  const int64_t rearranged = ranks.threads_per_rank * layer.largest_weight * compute_size;
   const int64_t totals = layer.hessian_elements / 2 * 8;
-  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + inputs + layer.channel_bytes;
+  const int64_t capture =
+      totals + layer.hessian_elements / 2 * 4 + inputs + rearranged + layer.channel_bytes;
   const int64_t factor = 2 * layer.largest_input * layer.largest_input * 4;
-  const int64_t solve =
-      totals + factor + 2 * layer.largest_weight * 4 + layer.channel_bytes + layer.rewritten_bytes;
+  // Codes of at most a byte wait for the layer to be written.
+  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4 + layer.weights +
+                        layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
-  const int64_t propagate = layer.source_bytes + inputs;
+  const int64_t propagate = layer.source_bytes + inputs + rearranged;
   return kCalibratedProgramBytes +
          std::max(weights + std::max({capture, solve + layer.source_bytes, propagate}),
                   VerifyBytes(plan, ranks));

@@ -30,6 +30,9 @@ inline constexpr int64_t kSliceBytes = int64_t{32} << 20;
 // AWQ holds candidates of a layer's weights up to this at a time, one at least.
 inline constexpr int64_t kAwqCandidateBytes = int64_t{1} << 30;
 
+// Bytes of a weight on which data-free jobs measure the reported rounding error.
+inline constexpr int64_t kErrorSampleBytes = int64_t{4} << 20;
+
 // How a module's weight becomes codes. kActivations: it stays dense, and the
 // scales of its static activations are stored beside it.
 enum class Method : uint8_t { kCopy, kActivations, kRoundToNearest, kGptq };

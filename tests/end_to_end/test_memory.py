@@ -40,6 +40,16 @@ def test_data_free_memory_is_a_few_slices(wide, tmp_path):
     assert peak < 200 * MIB
 
 
+@pytest.mark.parametrize("recipe", ["FP8_DYNAMIC", "W4A16"])
+def test_the_planned_peak_is_the_peak(recipe, wide, text, tmp_path):
+    """Within 10 % where docs/benchmarks.md measures it; other CPUs run other code paths."""
+    words = ["--model", wide(2), "--recipe", recipe, "--dataset", text,
+             "--num-calibration-samples", 64, "--max-seq-length", 512]
+    peak = peak_bytes("compress", *words, "--output", tmp_path / "out")
+    report = json.loads((tmp_path / "out/llmc_report/report.json").read_text())
+    assert 0.8 < peak / report["planned_rank_peak_bytes"] < 1.2
+
+
 def test_a_budget_bounds_the_peak(wide, text, tmp_path):
     words = ["--model", wide(2), "--recipe", "W4A16", "--dataset", text,
              "--num-calibration-samples", 64, "--max-seq-length", 512]
