@@ -46,6 +46,9 @@ struct InputStatistics {
   // as this struct.
   const HostTensor& Hessian();
 
+  // Frees it; nobody asks again.
+  void ForgetHessian() { finished_.reset(); }
+
   // Mean over tokens of |x|, [in_features], of the input as it is now. Zeros
   // without tokens.
   std::vector<double> MeanMagnitudes() const;

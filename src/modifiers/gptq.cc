@@ -199,6 +199,7 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
       LLMC_RETURN_IF_ERROR(
           At(group.name, FactorOwned(hessian, ordered, fields_.dampening_frac, set.factor)));
     }
+    if (layer.is_last) group.statistics->ForgetHessian();
   }
   return absl::OkStatus();
 }

@@ -43,6 +43,8 @@ struct LayerSolve {
   // Dense weights in the model's dtype, by module name. Solving may take them.
   std::map<std::string, HostTensor> weights;
   Statistics* statistics = nullptr;
+  // No modifier comes after this one: statistics may be freed once they were used.
+  bool is_last = false;
   Collective* collective = nullptr;
   // NVFP4: the largest |w| of the serving family that `module` belongs to.
   std::function<absl::StatusOr<std::optional<float>>(const PlannedModule& module)> fused_absmax;

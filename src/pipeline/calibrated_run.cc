@@ -266,6 +266,7 @@ class LayerWalk {
 
   absl::Status QuantizeUnit(int modifier, UnitWork& work) {
     LayerSolve solve;
+    solve.is_last = modifier + 1 == static_cast<int>(run_.plan.recipe.modifiers().size());
     solve.statistics = &work.statistics;
     solve.collective = &run_.collective;
     std::map<const PlannedModule*, std::optional<float>> absmax;
