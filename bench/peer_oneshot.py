@@ -9,6 +9,9 @@ from transformers import AutoModelForCausalLM
 
 model, recipe, output, rows = sys.argv[1:5]
 torch.manual_seed(0)
+if not torch.cuda.is_available():
+    # Its AWQ pins host memory unconditionally, which needs CUDA.
+    torch.Tensor.pin_memory = lambda self, *_: self
 arguments = {"model": AutoModelForCausalLM.from_pretrained(model, dtype="auto"),
              "recipe": recipe, "output_dir": output}
 if rows:

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 
+from outlier_twin import make_twin
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = ROOT / "build/release/bin"
 WORK = ROOT / "build/bench"
@@ -23,6 +25,18 @@ RECIPES = {
     "GPTQ W4A16": ("GPTQModifier", "W4A16", True),
     "GPTQ W8A8": ("GPTQModifier", "W8A8", True),
 }
+
+# On the outlier twin (bench/outlier_twin.py). The last entry is what runs before.
+SMOOTHING = {
+    **{f"SmoothQuant {strength} + {method} W8A8":
+       (modifier, "W8A8", True, f"SmoothQuantModifier: {{smoothing_strength: {strength}}}")
+       for strength in (0.5, 0.8)
+       for method, modifier in (("RTN", "QuantizationModifier"), ("GPTQ", "GPTQModifier"))},
+    "AWQ + RTN W4A16": ("QuantizationModifier", "W4A16", True, "AWQModifier: {}"),
+    "AWQ + RTN W4A16_ASYM": ("QuantizationModifier", "W4A16_ASYM", True, "AWQModifier: {}"),
+}
+PLAIN = list(RECIPES)
+RECIPES.update(SMOOTHING)
 
 
 # A process begins with the memory of the one that forked it, so a small one forks.
@@ -50,9 +64,10 @@ def measure(command, **extra):
 
 
 def write_recipe(name):
-    modifier, scheme, _ = RECIPES[name]
+    modifier, scheme, _, *before = RECIPES[name]
     path = WORK / f"{name.replace(' ', '-')}.yaml"
-    path.write_text(f"quant_stage:\n  quant_modifiers:\n    {modifier}:\n      targets: [Linear]\n"
+    path.write_text("quant_stage:\n  quant_modifiers:\n" + "".join(f"    {m}\n" for m in before) +
+                    f"    {modifier}:\n      targets: [Linear]\n"
                     f"      ignore: [lm_head]\n      scheme: {scheme}\n")
     return path
 
@@ -190,7 +205,10 @@ def main():
     shipped = ROOT / "examples/tiny-llama"
     table = ["| model | recipe | llmc | llmcompressor | faster | llmc peak | its peak | smaller | "
              "llmc perplexity | its perplexity |", "|---|---|---|---|---|---|---|---|---|---|"]
-    table += side_by_side("shipped", shipped, rows, held, RECIPES, arguments.repeats)
+    table += side_by_side("shipped", shipped, rows, held, PLAIN, arguments.repeats)
+    twin = make_twin(shipped, WORK / "twin")
+    table += side_by_side("outlier twin", twin, rows, held,
+                          ["RTN W8A8", "GPTQ W8A8", *SMOOTHING], arguments.repeats)
     if not arguments.quick:
         bound = random_model()
         table += side_by_side("compute-bound", bound, rows, held, ["GPTQ W4A16", "GPTQ W8A8"],
