@@ -1,5 +1,4 @@
 #include "modifiers/round_to_nearest.h"
-#include "plan/statistics.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,6 +9,8 @@
 #include <limits>
 #include <random>
 #include <string>
+
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -51,9 +52,7 @@ Statistics Inputs(float min, float max) {
   return statistics;
 }
 
-StatisticsNeed NeedOf(const PlannedModule& module) {
-  return NeedsOfModule(module)["model.proj"];
-}
+StatisticsNeed NeedOf(const PlannedModule& module) { return NeedsOfModule(module)["model.proj"]; }
 
 TEST(RoundToNearest, Weight_StaysDense) {
   const PlannedModule module = Linear(false);
