@@ -1,5 +1,7 @@
 #include "pipeline/run.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -7,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "checkpoint/output_directory.h"
 #include "evaluation/evaluation.h"
 #include "llmc/byte_size.h"
 #include "llmc/failpoint.h"
@@ -178,10 +181,23 @@ class JobRun {
     return options;
   }
 
+  // When an earlier attempt last finished a unit; empty without one.
+  std::string LastWriteToJournal() const {
+    absl::StatusOr<std::filesystem::path> output = NormalizeOutput(job_.output);
+    if (!output.ok()) return "";
+    const std::string staging = absl::StrCat(output->string(), kPartialSuffix);
+    const std::filesystem::path journal = std::filesystem::path(staging) / kJournalFileName;
+    struct stat file {};
+    return stat(journal.c_str(), &file) == 0 ? TimeText(file.st_mtime) : "";
+  }
+
   absl::Status OpenWriter() {
     StepScope scope(clock_, Step::kClaim);
     absl::Status local;
-    if (run_.is_leader()) local = Adopt(CheckpointWriter::Create(MakeWriterOptions()));
+    if (run_.is_leader()) {
+      stopped_at_ = LastWriteToJournal();
+      local = Adopt(CheckpointWriter::Create(MakeWriterOptions()));
+    }
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(local));
     int64_t committed[1] = {writer_ != nullptr && writer_->committed() ? 1 : 0};
     LLMC_RETURN_IF_ERROR(collective_.AllReduceMax(std::span<int64_t>(committed)));
@@ -207,7 +223,7 @@ class JobRun {
     int64_t done = 0;
     for (const WorkUnit& unit : plan_.units) done += writer_->IsDone(unit.name) ? 1 : 0;
     if (done > 0 && !writer_->committed()) {
-      builder_.report().resumed_from.push_back({done, "", ""});
+      builder_.report().resumed_from.push_back({done, stopped_at_, ""});
       clock_.Warn(Step::kClaim,
                   absl::StrCat("resuming: ", done, " of ", plan_.units.size(), " units are done"));
     }
@@ -321,6 +337,7 @@ class JobRun {
   RunState run_;
   std::unique_ptr<CheckpointWriter> writer_;
   bool already_committed_ = false;
+  std::string stopped_at_;  // Of the attempt that is resumed.
   int64_t peak_bytes_ = 0;
 };
 

@@ -72,9 +72,17 @@ std::string ReproduceCommand(const Job& job, int world_size) {
   return command;
 }
 
+std::string TimeText(std::time_t time) {
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts)};
+}
+
 void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBuilder& builder) {
   RunReport& report = builder.report();
   const Plan& plan = run.plan;
+  report.started_at = TimeText(std::time(nullptr));
   report.model_name = run.job.model;
   report.model_path = plan.source->dir().string();
   report.output_path = run.job.output;

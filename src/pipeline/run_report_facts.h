@@ -2,6 +2,7 @@
 #ifndef LLMC_PIPELINE_RUN_REPORT_FACTS_H_
 #define LLMC_PIPELINE_RUN_REPORT_FACTS_H_
 
+#include <ctime>
 #include <string>
 
 #include "pipeline/run_state.h"
@@ -11,6 +12,9 @@ namespace llmc {
 
 // Before the work: names, sizes, recipe, environment, one row for each linear.
 void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBuilder& builder);
+
+// ISO 8601, UTC, to the second.
+std::string TimeText(std::time_t time);
 
 // The command with every default spelled out.
 std::string ReproduceCommand(const Job& job, int world_size);

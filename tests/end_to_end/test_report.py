@@ -1,4 +1,5 @@
 """What a run leaves for people: the report, the JSON on stdout, the progress lines."""
+import re
 import shutil
 
 from conftest import llmc
@@ -64,3 +65,13 @@ def test_inspect_and_eval(gptq, model, text, tmp_path):
     two = llmc("eval", "--model", tmp_path / "out", "--against", model, "--dataset", text,
                "--max-seq-length", 128, "--num-windows", 8, "--json", "--ranks", 2).json()
     assert two["perplexity"] == result["perplexity"]
+
+
+def test_a_resumed_run_says_what_it_kept(gptq, tmp_path):
+    out = tmp_path / "out"
+    assert llmc(*gptq, "--output", out, LLMC_FAILPOINTS="layer.load=kill@3").code != 0
+    report = llmc(*gptq, "--output", out, "--json").json()
+    (earlier,) = report["resumed_from"]
+    assert earlier["layers_done"] == 2
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", earlier["when"])
+    assert earlier["when"] <= report["started_at"]
