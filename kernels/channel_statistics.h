@@ -12,7 +12,7 @@ namespace llmc::kernels {
 
 // Smallest and largest value of every channel of `x` over its tokens, into `min` and
 // `max`, both [features]; +infinity and -infinity without tokens. On the calling
-// thread. kInvalidArgument: another dtype or wrong sizes.
+// thread. kInvalidArgument: another dtype, wrong sizes, or a value that is not finite.
 absl::Status ChannelExtrema(const TokenRows& x, std::span<float> min, std::span<float> max);
 
 // Sum over tokens of |x| of every channel, into `sums`, [features]: float32 over blocks

@@ -32,8 +32,10 @@ LLMC_CLONES void WidenRow(const uint16_t* from, int64_t n, float* to) {
   }
 }
 
-LLMC_CLONES void FoldExtrema(const float* x, int64_t n, float* min, float* max) {
+// `poison` stays 0 while all values are finite: 0 times infinity or NaN is NaN.
+LLMC_CLONES void FoldExtrema(const float* x, int64_t n, float* min, float* max, float* poison) {
   for (int64_t i = 0; i < n; ++i) {
+    poison[i] += x[i] * 0.0f;
     min[i] = x[i] < min[i] ? x[i] : min[i];
     max[i] = x[i] > max[i] ? x[i] : max[i];
   }
@@ -59,10 +61,14 @@ absl::Status ChannelExtrema(const TokenRows& x, std::span<float> min, std::span<
   std::fill(min.begin(), min.end(), std::numeric_limits<float>::infinity());
   std::fill(max.begin(), max.end(), -std::numeric_limits<float>::infinity());
   std::vector<float> wide;
+  std::vector<float> poison(x.features);
   for (int64_t token = 0; token < x.tokens; ++token) {
-    FoldExtrema(Row(x, token, wide), x.features, min.data(), max.data());
+    FoldExtrema(Row(x, token, wide), x.features, min.data(), max.data(), poison.data());
   }
-  return absl::OkStatus();
+  const auto bad = std::find_if(poison.begin(), poison.end(), [](float p) { return p != 0; });
+  if (bad == poison.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("channel ", bad - poison.begin(), " is not finite, expected numbers"));
 }
 
 absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums) {

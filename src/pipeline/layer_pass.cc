@@ -225,9 +225,9 @@ class Capture {
                        std::span<CaptureTaps> taps) {
     std::vector<at::Tensor> kept;
     for (size_t i = 0; i < taps.size(); ++i) {
-      LLMC_RETURN_IF_ERROR(At(Where(tap), taps[i].status));
       const SampleActivation& activation = taps[i].kept.at(tap);
       const int64_t sample = pack.begin + static_cast<int64_t>(i);
+      LLMC_RETURN_IF_ERROR(At(Where(tap, sample), taps[i].status));
       kept.push_back(activation.rows);
       AddChannels(tap, need, sample, activation);
       LLMC_RETURN_IF_ERROR(AddRanges(tap, need, sample, kept[i]));

@@ -58,6 +58,10 @@ absl::StatusOr<std::vector<std::string>> MatchIn(const std::vector<ModuleSpec>& 
   return names;
 }
 
+bool HasWeightScheme(const PlannedModule& module) {
+  return module.scheme && module.scheme->weights;
+}
+
 // Builds the smoothings of one modifier.
 class SmoothingPlanner {
  public:
@@ -201,17 +205,14 @@ class SmoothingPlanner {
 
   bool AnyConsumerQuantized(const SmoothMapping& mapping) const {
     return std::any_of(mapping.consumers.begin(), mapping.consumers.end(),
-                       [&](const std::string& name) {
-                         const PlannedModule* module = plan_.Find(name);
-                         return module != nullptr && module->is_quantized();
-                       });
+                       [&](const std::string& name) { return HasWeightScheme(*plan_.Find(name)); });
   }
 
   absl::Status CheckSearchable(const SmoothMapping& mapping) const {
     if (awq_ == nullptr || awq_->duo_scaling == DuoScaling::kFalse) return absl::OkStatus();
     for (const std::string& name : mapping.consumers) {
       const PlannedModule* module = plan_.Find(name);
-      if (!module->is_quantized() || module->scheme->weights->strategy != Strategy::kTensor) {
+      if (!HasWeightScheme(*module) || module->scheme->weights->strategy != Strategy::kTensor) {
         continue;
       }
       return Error(absl::StrCat(name,

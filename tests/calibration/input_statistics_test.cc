@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
@@ -111,6 +112,10 @@ TEST(ChannelStatistics, Bf16AndF32_AgreeWithTheDefinition) {
     EXPECT_EQ(max, (std::vector<float>{1.0f, 3.0f}));
     EXPECT_EQ(sums, (std::vector<double>{5.5, 5.25}));
   }
+  std::vector<float> bad = x, min(2), max(2);
+  bad[2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(kernels::ChannelExtrema({bad.data(), DType::kF32, 3, 2, 2}, min, max).code(),
+            absl::StatusCode::kInvalidArgument);
   std::vector<float> wrong(3);
   EXPECT_EQ(kernels::ChannelExtrema({x.data(), DType::kF32, 3, 2, 2}, wrong, wrong).code(),
             absl::StatusCode::kInvalidArgument);
