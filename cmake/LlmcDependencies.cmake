@@ -16,6 +16,13 @@ pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 
+# The control tower.
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+pkg_check_modules(SQLITE3 REQUIRED IMPORTED_TARGET sqlite3)
+
 # LibTorch is the PyPI package torch in .venv. Its include directory also holds
 # an old protobuf that would shadow Debian's, so only a directory of links to the
 # four folders that llmc uses is put on the include path.
@@ -44,3 +51,9 @@ endforeach()
 add_library(llmc_torch INTERFACE)
 target_include_directories(llmc_torch SYSTEM INTERFACE ${torch_links})
 target_link_libraries(llmc_torch INTERFACE llmc_blas)
+
+# Debian's cpp-httplib has no CMake package; it is built with OpenSSL.
+find_library(HTTPLIB_LIBRARY cpp-httplib REQUIRED)
+add_library(llmc_httplib INTERFACE)
+target_compile_definitions(llmc_httplib INTERFACE CPPHTTPLIB_OPENSSL_SUPPORT)
+target_link_libraries(llmc_httplib INTERFACE ${HTTPLIB_LIBRARY} OpenSSL::SSL Threads::Threads)

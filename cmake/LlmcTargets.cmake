@@ -17,6 +17,11 @@ target_compile_options(llmc_options INTERFACE -Wall -Wextra -Werror -ffp-contrac
   # GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
   -Wno-restrict)
 target_link_options(llmc_options INTERFACE -fuse-ld=lld -Wl,--as-needed)
+if(LLMC_FUZZ)
+  target_compile_options(llmc_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=undefined -Wno-error)
+  target_link_options(llmc_options INTERFACE -fsanitize=address,undefined)
+endif()
 if(LLMC_SANITIZE)
   target_compile_options(llmc_options INTERFACE -fsanitize=${LLMC_SANITIZE} -fno-omit-frame-pointer
     -Wno-maybe-uninitialized)  # g++ 12 sees false ones in instrumented code.

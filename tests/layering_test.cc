@@ -45,16 +45,29 @@ const std::map<std::string, Folders> kMayInclude = {
     {"cli",
      {"plan", "recipe", "formats", "architecture", "checkpoint", "dataset", "tokenizer", "report",
       "verify"}},
+    {"rpc", {"plan"}},
+    {"control", {}},
+    {"service",
+     {"control", "rpc", "plan", "recipe", "formats", "architecture", "checkpoint", "dataset",
+      "tokenizer", "report"}},
+    {"client", {"cli", "rpc", "plan", "report"}},
     {"apps",
-     {"cli", "pipeline", "evaluation", "calibration", "model", "plan", "recipe", "architecture",
-      "checkpoint", "dataset", "tokenizer", "collective", "report", "verify"}},
+     {"client", "rpc", "control", "service", "cli", "pipeline", "evaluation", "calibration",
+      "model", "plan", "recipe", "architecture", "checkpoint", "dataset", "tokenizer", "collective",
+      "report", "verify"}},
 };
 
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
-    {"mpi.h", "collective"},       {"pcre2.h", "tokenizer formats"},
-    {"yaml-cpp/yaml.h", "recipe"}, {"zstd.h", "dataset"},
-    {"zlib.h", "dataset"},         {"CLI/CLI.hpp", "cli apps"},
+    {"mpi.h", "collective"},
+    {"pcre2.h", "tokenizer formats"},
+    {"yaml-cpp/yaml.h", "recipe"},
+    {"zstd.h", "dataset"},
+    {"sqlite3.h", "control"},
+    {"httplib.h", "service"},
+    {"openssl/evp.h", "service"},
+    {"zlib.h", "dataset"},
+    {"CLI/CLI.hpp", "cli apps client"},
 };
 
 const fs::path kRoot = LLMC_SOURCE_DIR;

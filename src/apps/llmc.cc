@@ -10,6 +10,8 @@
 #include "cli/job_options.h"
 #include "cli/model_commands.h"
 #include "cli/worker_launch.h"
+#include "client/completion.h"
+#include "client/job_commands.h"
 
 namespace {
 
@@ -124,8 +126,19 @@ int main(int argc, char** argv) {
   AddInspect(app, request);
   AddVerify(app, request);
   AddTokenize(app, request);
+  llmc::JobCommands jobs;
+  jobs.Add(app, request.output);
+  llmc::AddCompletion(app);
+  if (argc > 1 && std::string(argv[1]) == llmc::kCompleteCommand) {
+    return llmc::PrintCompletions(app, {argv + 2, argv + argc});
+  }
   bool done = false;
   absl::Status status = llmc::Parse(app, argc, argv, &done);
+  if (status.ok() && !done) {
+    const std::string command = app.get_subcommands().front()->get_name();
+    if (jobs.Has(command)) return jobs.Run(command);
+    if (command == "completion") return llmc::PrintCompletionScript(app);
+  }
   if (status.ok() && !done) status = Run(app, request, argc, argv);
   return llmc::Finish(status, request.output);
 }

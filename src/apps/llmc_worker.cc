@@ -11,6 +11,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "apps/pool.h"
 #include "checkpoint/model_directory.h"
 #include "cli/eval_options.h"
 #include "cli/exit.h"
@@ -157,6 +158,7 @@ struct Request {
   llmc::Job job;
   llmc::OutputOptions output;
   llmc::EvalRequest eval;
+  llmc::PoolOptions pool;
   std::string command_line;
 };
 
@@ -179,6 +181,7 @@ int RunRank(const std::string& command, const Request& request) {
   absl::StatusOr<std::unique_ptr<llmc::Collective>> collective = JoinWorld();
   if (!collective.ok()) return llmc::Finish(collective.status(), request.output);
   ShareCpus(**collective);
+  if (command == "pool") return llmc::RunPool(request.pool, **collective, stop);
   const absl::Status status = RunCommand(command, request, **collective);
   const int code = FinishRank(status, request, (*collective)->rank() == 0);
   return code;
@@ -189,6 +192,13 @@ int RunRank(const std::string& command, const Request& request) {
 int main(int argc, char** argv) {
   CLI::App app("One rank of llmc; alone, the whole job.", "llmc-worker");
   app.set_version_flag("--version", "llmc-worker 0.1.0");
+  // With a coordinator in the environment a worker without a command is a pool.
+  char pool_command[] = "pool";
+  char* pool_words[] = {argv[0], pool_command, nullptr};
+  if (argc == 1 && std::getenv("LLMC_COORDINATOR") != nullptr) {
+    argc = 2;
+    argv = pool_words;
+  }
   app.require_subcommand(1);
   Request request;
   request.command_line = llmc::CommandLine(argc, argv);
@@ -202,6 +212,7 @@ int main(int argc, char** argv) {
   CLI::App* eval = app.add_subcommand("eval", "perplexity, and KL against the dense model");
   llmc::AddEvalOptions(*eval, request.eval);
   llmc::AddOutputOptions(*eval, request.output);
+  llmc::AddPoolOptions(*app.add_subcommand("pool", "lease jobs from a coordinator"), request.pool);
   bool done = false;
   const absl::Status parsed = llmc::Parse(app, argc, argv, &done);
   if (!parsed.ok() || done) return llmc::Finish(parsed, request.output);

@@ -52,8 +52,8 @@ JournalContents ParseJournal(absl::string_view text) {
 }
 
 absl::Status HeldByAnother(const PosixFile& file) {
-  return absl::FailedPreconditionError(absl::StrCat(file.path().parent_path().string(),
-                                                    ": another live run is writing this output"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(file.path().parent_path().string(), ": ", kOutputBusy));
 }
 
 // Takes the lock and makes sure that the path still names the locked file (a run

@@ -16,6 +16,9 @@
 
 namespace llmc {
 
+// Part of the message of kFailedPrecondition when another process has the journal.
+inline constexpr char kOutputBusy[] = "another live run is writing this output";
+
 // The readable prefix of a journal.
 struct JournalContents {
   std::vector<nlohmann::json> records;

@@ -11,6 +11,11 @@ namespace llmc {
 
 absl::Status Parse(CLI::App& app, int argc, char** argv, bool* done) {
   *done = false;
+  // A command with a callback of its own is evaluated only when it was given. Else the
+  // environment of every command would write to what commands share.
+  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    command->parse_complete_callback([] {});
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

@@ -239,6 +239,7 @@ class JobRun {
     contents.files["README.md"] = ModelCard(run_);
     contents.source_dir = plan_.source->dir();
     LLMC_ASSIGN_OR_RETURN(contents.source_files, plan_.source->SourceFiles());
+    if (options_.may_publish) LLMC_RETURN_IF_ERROR(options_.may_publish());
     return writer_->Commit(contents);
   }
 

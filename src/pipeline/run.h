@@ -3,6 +3,7 @@
 #define LLMC_PIPELINE_RUN_H_
 
 #include <atomic>
+#include <functional>
 #include <string>
 
 #include "collective/collective.h"
@@ -17,6 +18,9 @@ struct RunOptions {
   std::string command_line;                 // For the report.
   StepSink sink;                            // This rank's events; may be empty.
   const std::atomic<bool>* stop = nullptr;  // True: stop after the current layer.
+  // Asked on rank 0 right before the output is put in place; an error leaves it
+  // unfinished. Empty: always allowed.
+  std::function<absl::Status()> may_publish;
 };
 
 // Collective: every rank of `collective` calls it with the same job. Follows the

@@ -17,10 +17,11 @@ enum class ComputeDType : uint8_t { kAuto, kFloat32, kBFloat16 };
 
 // One compression job, as flags, environment and config file give it.
 struct Job {
-  std::string model;                  // Directory, or org/name in the local cache.
-  std::string recipe;                 // File, or the name of a preset scheme.
-  std::vector<std::string> datasets;  // Files or directories; none for data-free jobs.
-  std::string output;                 // Directory that must not exist.
+  std::string model;                       // Directory, or org/name in the local cache.
+  std::string recipe;                      // File, or the name of a preset scheme.
+  std::optional<std::string> recipe_text;  // When given, `recipe` only names it in messages.
+  std::vector<std::string> datasets;       // Files or directories; none for data-free jobs.
+  std::string output;                      // Directory that must not exist.
 
   int64_t num_calibration_samples = 512;
   int64_t max_seq_length = 2048;  // Tokens.

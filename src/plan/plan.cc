@@ -93,7 +93,9 @@ class Planner {
   }
 
   absl::Status LoadRecipe() {
-    LLMC_ASSIGN_OR_RETURN(plan_.recipe, Recipe::Load(job_.recipe));
+    LLMC_ASSIGN_OR_RETURN(plan_.recipe, job_.recipe_text
+                                            ? Recipe::Parse(*job_.recipe_text, job_.recipe)
+                                            : Recipe::Load(job_.recipe));
     for (const Modifier& modifier : plan_.recipe.modifiers()) {
       const std::string reason = CalibrationReason(modifier);
       if (reason.empty()) continue;

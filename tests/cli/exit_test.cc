@@ -133,5 +133,23 @@ TEST(Parse, WrongFlag_StatusAndNotDone) {
   EXPECT_FALSE(done);
 }
 
+TEST(Parse, CommandsThatShareAValue_TheEnvironmentOfOneDoesNotReachTheOther) {
+  for (const char* given : {"first", "second"}) {
+    CLI::App app("", "llmc");
+    std::string value;
+    for (const char* name : {"first", "second"}) {
+      app.add_subcommand(name)->add_option("--value", value)->envname("LLMC_TEST_VALUE");
+    }
+    ::setenv("LLMC_TEST_VALUE", "of the environment", 1);
+    std::vector<std::string> words = {"llmc", given, "--value", "of the flag"};
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    bool done = false;
+    EXPECT_TRUE(Parse(app, static_cast<int>(argv.size()), argv.data(), &done).ok());
+    EXPECT_EQ(value, "of the flag") << given;
+    ::unsetenv("LLMC_TEST_VALUE");
+  }
+}
+
 }  // namespace
 }  // namespace llmc

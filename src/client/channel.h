@@ -1,0 +1,46 @@
+// How a program reaches its coordinator.
+#ifndef LLMC_CLIENT_CHANNEL_H_
+#define LLMC_CLIENT_CHANNEL_H_
+
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+#include "llmc/status.h"
+
+namespace llmc {
+
+struct ChannelOptions {
+  std::string address;  // "host:port".
+  std::string ca_file;  // Given: TLS, and the server must show a certificate of this CA.
+  std::string certificate_file;
+  std::string key_file;
+  std::string token_file;  // Its first line is the token.
+  double timeout_s = 10;   // Of one call that is no stream.
+};
+
+// --coordinator, --tls-ca, --tls-cert, --tls-key, --token-file and --timeout, each
+// also from LLMC_... in the environment.
+void AddChannelFlags(CLI::App& app, ChannelOptions& options);
+
+class CoordinatorChannel {
+ public:
+  // kInvalidArgument: no address; a token would travel in clear to another host.
+  static absl::StatusOr<std::unique_ptr<CoordinatorChannel>> Open(const ChannelOptions& options);
+
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  // Adds the token, and a deadline unless `is_stream`.
+  void Prepare(grpc::ClientContext& call, bool is_stream = false) const;
+
+ private:
+  CoordinatorChannel() = default;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::string token_;
+  double timeout_s_ = 10;
+};
+
+}  // namespace llmc
+
+#endif  // LLMC_CLIENT_CHANNEL_H_

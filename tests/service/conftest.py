@@ -1,0 +1,1 @@
+from conftest_service import coordinator, reference, root, stub  # noqa: F401
