@@ -90,6 +90,37 @@ absl::StatusOr<std::map<std::string, HostTensor>> Candidate(const std::vector<st
   return scaled;
 }
 
+// tr(E C E^T) summed over the consumers, E = Q(W s) / s - W, C the second moment.
+absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
+                                          std::span<const float> factors, const HostTensor& hessian,
+                                          LayerChange& change) {
+  LLMC_ASSIGN_OR_RETURN(const auto candidate,
+                        Candidate(transform.smoothing->consumers, factors, change));
+  double loss = 0;
+  for (const auto& [linear, rounded] : candidate) {
+    LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
+    const HostTensor from = Widen(*dense, 0, dense->num_elements());
+    const HostTensor to = Widen(rounded, 0, rounded.num_elements());
+    loss += kernels::OutputError(from.as<float>(), to.as<float>(), rounded.dim(0), rounded.dim(1),
+                                 hessian.as<float>());
+  }
+  return loss;
+}
+
+// The owner's Hessian on every rank: the owner's own, elsewhere in `received`.
+absl::StatusOr<const HostTensor*> ShareHessian(InputStatistics& statistics, Collective& collective,
+                                               HostTensor& received) {
+  const int64_t n = statistics.hessian->in_features();
+  if (statistics.owner != collective.rank()) received = HostTensor(DType::kF32, {n, n});
+  const HostTensor& hessian =
+      statistics.owner == collective.rank() ? statistics.Hessian() : received;
+  // The owner's bytes are only read.
+  const std::span<const std::byte> bytes = hessian.bytes();
+  LLMC_RETURN_IF_ERROR(
+      collective.Broadcast({const_cast<std::byte*>(bytes.data()), bytes.size()}, statistics.owner));
+  return &hessian;
+}
+
 // The inputs of a layer's blocks and what the blocks give, of one sample.
 class BlockTaps : public Taps {
  public:
@@ -176,24 +207,26 @@ absl::StatusOr<AwqTransform::Search> AwqTransform::Prepare(const PlannedTransfor
 
 absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& change) const {
   InputStatistics& statistics = change.statistics->at(search.input_group);
-  const bool is_owner = statistics.owner == change.collective->rank();
+  HostTensor received;
+  LLMC_ASSIGN_OR_RETURN(const HostTensor* const hessian,
+                        ShareHessian(statistics, *change.collective, received));
+  Collective& collective = *change.collective;
+  const size_t count = search.factors.size();
+  const auto first = [&](int rank) { return count * rank / collective.world_size(); };
   absl::Status local;
-  for (size_t k = 0; is_owner && local.ok() && k < search.factors.size(); ++k) {
-    search.losses[k] = 0;
-    const absl::StatusOr<std::map<std::string, HostTensor>> candidate =
-        Candidate(search.transform->smoothing->consumers, search.factors[k], change);
-    local = candidate.status();
-    if (!local.ok()) break;
-    for (const auto& [linear, rounded] : *candidate) {
-      const absl::StatusOr<HostTensor*> dense = change.dense->Get(WeightName(linear));
-      if (!dense.ok()) return dense.status();
-      const HostTensor from = Widen(**dense, 0, (*dense)->num_elements());
-      const HostTensor to = Widen(rounded, 0, rounded.num_elements());
-      search.losses[k] += kernels::OutputError(from.as<float>(), to.as<float>(), rounded.dim(0),
-                                               rounded.dim(1), statistics.Hessian().as<float>());
-    }
+  for (size_t k = first(collective.rank()); k < first(collective.rank() + 1) && local.ok(); ++k) {
+    const absl::StatusOr<double> loss =
+        LossBySecondMoment(*search.transform, search.factors[k], *hessian, change);
+    local = loss.status();
+    if (loss.ok()) search.losses[k] = *loss;
   }
-  return local;
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
+  const std::span<double> losses(search.losses);
+  for (int rank = 0; rank < collective.world_size(); ++rank) {
+    const auto theirs = losses.subspan(first(rank), first(rank + 1) - first(rank));
+    LLMC_RETURN_IF_ERROR(collective.Broadcast(std::as_writable_bytes(theirs), rank));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
@@ -259,17 +292,11 @@ absl::Status AwqTransform::Apply(LayerChange& change) const {
     if (search.transform->reads_samples) {
       by_forward.push_back(&search);
     } else {
-      local.Update(SearchBySecondMoment(search, change));
+      LLMC_RETURN_IF_ERROR(SearchBySecondMoment(search, change));
     }
   }
-  LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(local));
   if (!by_forward.empty()) LLMC_RETURN_IF_ERROR(SearchByForward(by_forward, change));
-  for (Search& search : searches) {
-    if (!search.transform->reads_samples) {
-      const int owner = change.statistics->at(search.input_group).owner;
-      LLMC_RETURN_IF_ERROR(change.collective->Broadcast(
-          std::as_writable_bytes(std::span<double>(search.losses)), owner));
-    }
+  for (const Search& search : searches) {
     LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(Smooth(search, change)));
   }
   return absl::OkStatus();

@@ -17,9 +17,9 @@ namespace llmc {
 // Searches the factors of every mapping of a layer by grid and smooths with the best.
 //
 // The loss of a mapping whose consumers are one linear (v_proj to o_proj, up_proj to
-// down_proj) is tr(E H E^T), E the error of the weight: exact, without a forward. That
-// of q/k/v and gate/up is the squared error of the attention block's, the MLP's
-// output; all candidates of all such mappings are tried in one sweep over the samples
+// down_proj) is tr(E H E^T), E the error of the weight: exact, without a forward, with
+// the candidates split over ranks. That of q/k/v and gate/up is the squared error of
+// the attention block's, the MLP's output; all candidates of all such mappings are tried in one sweep over the samples
 // (in waves of candidates where they are large), and only these blocks are run.
 // Losses of samples are added in fixed point, so the choice does not depend on ranks.
 //
