@@ -61,6 +61,7 @@ font-size:.65rem;display:grid;place-items:center}
 .layers .now{background:var(--blue);color:var(--bg)}
 progress{width:100%;height:.8rem;accent-color:var(--blue)}
 svg{width:100%;height:auto;display:block;background:var(--soft);border-radius:8px}
+svg.key{display:inline-block;width:.6rem;background:none;border-radius:2px}
 svg text{fill:var(--dim);font:11px system-ui,sans-serif}
 .s-Load{fill:#8c959f}.s-Capture{fill:#2f81f7}.s-Reduce{fill:#a371f7}.s-Solve{fill:#e5534b}
 .s-Propagate{fill:#2da44e}.s-Write{fill:#d4a72c}.s-Commit{fill:#db61a2}.s-Verify{fill:#1b7c83}
@@ -184,7 +185,11 @@ function gantt(steps) {
   }
   chart.append(svg('text', {x: 60, y: height - 6}, '0 s'),
     svg('text', {x: 790, y: height - 6, 'text-anchor': 'end'}, end.toFixed(1) + ' s'));
-  return chart;
+  const legend = el('ul', {class: 'ranks', 'aria-label': 'Colours of the steps'},
+    [...new Set(spans.map(s => s.step))].map(name => el('li', {}, svg('svg', {viewBox: '0 0 9 9',
+      class: 'key', 'aria-label': 'colour'}, svg('rect', {class: 's-' + name, width: 9,
+      height: 9})), ' ' + name)));
+  return el('div', {}, chart, legend);
 }
 function errorPlot(steps) {
   const worst = new Map();
