@@ -2,7 +2,7 @@
 import signal
 
 import pytest
-from control_tower import (Pool, check_history, digest, get, job_events, job_pb2,
+from control_tower import (MODEL, SOURCE, Pool, check_history, digest, get, job_events, job_pb2,
                            job_service_pb2, spec, submit, wait_for_end, wait_until)
 
 
@@ -86,3 +86,16 @@ def test_cancel_stops_a_running_job_and_retry_finishes_it(coordinator, stub, roo
         assert wait_for_end(stub, job.name).state == job_pb2.JOB_STATE_SUCCEEDED
     assert digest(root / "out") == reference
     assert check_history(job_events(coordinator, job.name)) == "SUCCEEDED"
+
+
+def test_the_python_example_follows_a_job_to_its_end(coordinator, root):
+    import subprocess
+    import sys
+
+    with Pool(coordinator.address, root, "--once"):
+        run = subprocess.run(
+            [sys.executable, str(SOURCE / "examples/python/submit_and_watch.py"), "--coordinator",
+             coordinator.address, "--model", str(MODEL), "--recipe", "FP8_DYNAMIC", "--output",
+             str(root / "out")], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "JOB_STATE_SUCCEEDED" in run.stdout and (root / "out/config.json").exists()
