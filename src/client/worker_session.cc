@@ -103,6 +103,7 @@ void WorkerSession::RunStream() {
     next_heartbeat_ = next_steps_ = Clock::now();
   }
   bool alive = stream->Write(attach);
+  const Clock::time_point begin = Clock::now();
   std::atomic<bool> ended{false};
   std::thread reader([&] {
     ReadAll(*stream);
@@ -116,8 +117,9 @@ void WorkerSession::RunStream() {
       std::unique_lock<std::mutex> lock(mutex_);
       if (ending_ || said_goodbye_) break;
       // A connection that died in silence: a new one may still save the lease.
-      alive = heartbeats_.empty() ||
-              Clock::now() - heartbeats_.begin()->second < 3 * heartbeat_interval_;
+      const Clock::time_point unanswered =
+          heartbeats_.empty() ? Clock::now() : heartbeats_.begin()->second;
+      alive = Clock::now() - (attached_ ? unanswered : begin) < 3 * heartbeat_interval_;
       outgoing = Outgoing(Clock::now());
       if (outgoing.empty()) changed_.wait_for(lock, milliseconds(100));
     }
