@@ -191,8 +191,8 @@ def test_a_poison_job_is_given_up_and_others_proceed(coordinator, stub, root):
                           LLMC_FAILPOINTS="layer.load=kill"))
         pools[-1].wait()
         wait_until(lambda n=attempt: len([e for e in job_events(coordinator, poison.name)
-                                          if e.get("stateChange", {}).get("error")]) > n,
-                   "the loss is seen")
+                                          if e.get("stateChange", {}).get("from") ==
+                                          "JOB_STATE_RUNNING"]) > n, "the loss is seen")
     assert get(stub, poison.name).state == job_pb2.JOB_STATE_FAILED
     other = submit(stub, spec(root, "other", preset="FP8_DYNAMIC", datasets=[]))
     with Pool(coordinator.address, root, name="healthy"):
