@@ -10,7 +10,7 @@ sys.path.insert(0, str(SOURCE / "bench"))
 from output_error import output_errors
 
 MODEL = SOURCE / "examples/tiny-llama"
-LENGTH = 256
+LENGTH = 192
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,12 @@ def rows(tmp_path_factory):
 
     torch.manual_seed(11)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    start = torch.full((96, 1), model.config.bos_token_id or 0)
+    start = torch.full((64, 1), model.config.bos_token_id or 0)
     written = model.generate(start, do_sample=True, top_k=0, max_length=LENGTH,
                              min_length=LENGTH, pad_token_id=0)
     folder = tmp_path_factory.mktemp("rows")
     paths = []
-    for name, part in (("calibration", written[:32]), ("held-out", written[32:])):
+    for name, part in (("calibration", written[:24]), ("held-out", written[24:])):
         paths.append(folder / f"{name}.jsonl")
         paths[-1].write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in part.tolist()))
     return paths
