@@ -3,3 +3,17 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "service"))
 from conftest_service import coordinator, reference, root, stub  # noqa: E402,F401
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all-cases", action="store_true",
+                     help="every case of the table; else one of each kind")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all-cases"):
+        return
+    first_of_kind = {}
+    for item in items:
+        first_of_kind.setdefault(item.originalname, item)
+    items[:] = first_of_kind.values()
