@@ -1,5 +1,6 @@
 // Per-channel statistics of a linear layer's inputs: what SmoothQuant
-// (arXiv:2211.10438) and AWQ (arXiv:2306.00978) know about activations.
+// (arXiv:2211.10438), AWQ (arXiv:2306.00978) and Wanda (arXiv:2306.11695) know about
+// activations.
 #ifndef LLMC_KERNELS_CHANNEL_STATISTICS_H_
 #define LLMC_KERNELS_CHANNEL_STATISTICS_H_
 
@@ -18,6 +19,10 @@ absl::Status ChannelExtrema(const TokenRows& x, std::span<float> min, std::span<
 // Sum over tokens of |x| of every channel, into `sums`, [features]: float32 over blocks
 // of tokens, blocks in double, in token order. On the calling thread.
 absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums);
+
+// Sum over tokens of x^2 of every channel, into `sums`, [features], in double and in
+// token order. On the calling thread.
+absl::Status ChannelSquares(const TokenRows& x, std::span<double> sums);
 
 }  // namespace llmc::kernels
 

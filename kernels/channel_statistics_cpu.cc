@@ -45,6 +45,13 @@ LLMC_CLONES void AddMagnitudes(const float* x, int64_t n, float* sums) {
   for (int64_t i = 0; i < n; ++i) sums[i] += std::fabs(x[i]);
 }
 
+LLMC_CLONES void AddSquares(const float* x, int64_t n, double* sums) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double value = x[i];
+    sums[i] += value * value;
+  }
+}
+
 // Row `token` as float32, in `wide` when it has to be widened.
 const float* Row(const TokenRows& x, int64_t token, std::vector<float>& wide) {
   if (x.dtype == DType::kF32) return static_cast<const float*>(x.data) + token * x.stride;
@@ -83,6 +90,16 @@ absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums) {
       AddMagnitudes(Row(x, token, wide), x.features, block.data());
     }
     for (int64_t i = 0; i < x.features; ++i) sums[i] += block[i];
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChannelSquares(const TokenRows& x, std::span<double> sums) {
+  LLMC_RETURN_IF_ERROR(Check(x, sums.size()));
+  std::fill(sums.begin(), sums.end(), 0.0);
+  std::vector<float> wide;
+  for (int64_t token = 0; token < x.tokens; ++token) {
+    AddSquares(Row(x, token, wide), x.features, sums.data());
   }
   return absl::OkStatus();
 }

@@ -21,17 +21,10 @@
 #include <functional>
 #include <span>
 
+#include "llmc/scheme.h"
 #include "llmc/status.h"
 
 namespace llmc::kernels {
-
-// How zeros are spread.
-struct MaskStructure {
-  int64_t prune_count = 0;  // n: pruned of every group_size columns; 0: unstructured.
-  int64_t group_size = 0;   // m.
-
-  bool is_grouped() const { return prune_count > 0; }
-};
 
 // Adds up counts element by element over all slices of W.
 using SumOverSlices = std::function<absl::Status(std::span<int64_t> counts)>;

@@ -84,6 +84,15 @@ struct Scheme {
   bool operator==(const Scheme&) const = default;
 };
 
+// How the zeros of a pruned weight are spread over a row.
+struct MaskStructure {
+  int64_t prune_count = 0;  // n: pruned of every group_size columns; 0: unstructured.
+  int64_t group_size = 0;   // m.
+
+  bool is_grouped() const { return prune_count > 0; }
+  bool operator==(const MaskStructure&) const = default;
+};
+
 // How zeros of a pruned weight are stored: like any number, or left out, in layouts
 // that compressed-tensors before 0.15 reads.
 enum class SparseFormat : uint8_t { kDense, kSparse24Bitmask, kSparseBitmask };

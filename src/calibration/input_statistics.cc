@@ -36,6 +36,15 @@ std::vector<double> InputStatistics::MeanMagnitudes() const {
   return means;
 }
 
+std::vector<double> InputStatistics::SquareSums() const {
+  std::vector<double> sums(squares->size());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    sums[i] = squares->Get(static_cast<int64_t>(i));
+    if (!divisors_.empty()) sums[i] /= divisors_[i] * divisors_[i];
+  }
+  return sums;
+}
+
 void InputStatistics::DivideBy(std::span<const float> factors) {
   if (divisors_.empty()) divisors_.assign(factors.size(), 1.0);
   for (size_t i = 0; i < factors.size(); ++i) divisors_[i] *= factors[i];

@@ -27,6 +27,7 @@ namespace llmc {
 //   channel extrema    divided
 //   extrema            those of the divided channels (which are then kept by sample)
 //   mean magnitude     divided
+//   sums of squares    divided twice
 //
 // Exact up to rounding, because a smoothing keeps what the layer computes. A
 // modifier that changes the function (pruning) leaves the inputs of the linears
@@ -41,6 +42,9 @@ struct InputStatistics {
   std::unique_ptr<ExactSums> magnitudes;  // [in_features]: sums over tokens of |x|.
   int64_t tokens = 0;                     // Of `magnitudes`; over all ranks after Reduce.
 
+  std::unique_ptr<ExactSums> squares;       // [in_features]: sums over tokens of x^2.
+  std::unique_ptr<ExactSums> sample_norms;  // [in_features]: sums over samples of |x|_2.
+
   // On the owner, after Reduce: H of the input as it is now, F32 [in_features,
   // in_features]. The first call finishes the accumulator; the tensor lives as long
   // as this struct.
@@ -52,6 +56,9 @@ struct InputStatistics {
   // Mean over tokens of |x|, [in_features], of the input as it is now. Zeros
   // without tokens.
   std::vector<double> MeanMagnitudes() const;
+
+  // Sum over tokens of x^2, [in_features], of the input as it is now.
+  std::vector<double> SquareSums() const;
 
   // The input is divided by `factors`, [in_features], > 0; equal on all ranks.
   void DivideBy(std::span<const float> factors);

@@ -8,26 +8,13 @@
 #include "kernels/gptq_solve.h"
 #include "modifiers/activation_parameters.h"
 #include "modifiers/round_to_nearest.h"
+#include "modifiers/row_shares.h"
 #include "modifiers/widen.h"
 
 namespace llmc {
 namespace {
 
 bool IsOrdered(const PlannedModule& module) { return module.scheme->weights->actorder.has_value(); }
-
-// Rows that the solver keeps together.
-constexpr int64_t kRowUnit = 64;
-
-// The rows of a matrix that a rank solves: equal shares of whole row units.
-struct RowRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-RowRange RowsOfRank(int64_t rows, int rank, int world_size) {
-  const int64_t units = (rows + kRowUnit - 1) / kRowUnit;
-  const auto edge = [&](int64_t r) { return std::min(rows, units * r / world_size * kRowUnit); };
-  return {edge(rank), edge(rank + 1)};
-}
 
 // The grid as the solver takes it, with the arrays it points to.
 struct SolverGrid {
@@ -100,8 +87,8 @@ absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& facto
   problem.inverse_factor = factor.upper.as<float>();
   problem.order = factor.order.empty() ? nullptr : factor.order.data();
   problem.grid = grid.view;
-  absl::StatusOr<kernels::GptqResult> result =
-      kernels::GptqSolve(problem, {.block_size = block_size});
+  absl::StatusOr<kernels::GptqResult> result = kernels::GptqSolve(
+      problem, {.block_size = block_size, .keep_zeros = solved.planned->keeps_zeros});
   if (!result.ok()) return At(solved.planned->module.name, result.status());
   double error = 2 * result->loss - factor.lambda * result->change;
   if (!factor.dead.empty()) {
@@ -110,32 +97,6 @@ absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& facto
   }
   Narrow(rows, mine.begin * columns, weight);
   return std::max(0.0, error);
-}
-
-// Every rank's rows to every rank.
-absl::Status GatherRows(Collective& collective, HostTensor& weight) {
-  const int64_t row_bytes = weight.dim(1) * ElementSize(weight.dtype());
-  std::vector<int64_t> offsets;
-  for (int r = 0; r < collective.world_size(); ++r) {
-    offsets.push_back(RowsOfRank(weight.dim(0), r, collective.world_size()).begin * row_bytes);
-  }
-  offsets.push_back(weight.num_bytes());
-  const int rank = collective.rank();
-  const std::span<const std::byte> mine =
-      weight.bytes().subspan(offsets[rank], offsets[rank + 1] - offsets[rank]);
-  return collective.AllGather(mine, offsets, weight.bytes());
-}
-
-absl::StatusOr<double> SumOverRanks(Collective& collective, double mine) {
-  const absl::string_view bytes(reinterpret_cast<const char*>(&mine), sizeof(mine));
-  LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> all, collective.AllGatherStrings(bytes));
-  double total = 0;
-  for (const std::string& text : all) {
-    double part = 0;
-    std::memcpy(&part, text.data(), sizeof(part));
-    total += part;
-  }
-  return total;
 }
 
 }  // namespace
@@ -176,8 +137,7 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
                         ActivationParameters(module, *layer.statistics));
 
   Collective& collective = *layer.collective;
-  const RowRange mine =
-      RowsOfRank(solved.weight.dim(0), collective.rank(), collective.world_size());
+  const RowRange mine = RowsOfRank(solved.weight.dim(0), collective);
   const absl::StatusOr<double> error = SolveRows(mine, factor, fields_.block_size, solved);
   LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(error.status()));
   LLMC_RETURN_IF_ERROR(GatherRows(collective, solved.weight));

@@ -1,7 +1,9 @@
 #include "modifiers/transform.h"
 
 #include "modifiers/awq.h"
+#include "modifiers/pruning.h"
 #include "modifiers/smooth_quant.h"
+#include "modifiers/sparse_gpt.h"
 
 namespace llmc {
 
@@ -11,6 +13,12 @@ std::unique_ptr<LayerTransform> MakeLayerTransform(const Modifier& modifier) {
   }
   if (const auto* awq = std::get_if<AwqModifier>(&modifier)) {
     return std::make_unique<AwqTransform>(*awq);
+  }
+  if (const auto* sparse_gpt = std::get_if<SparseGptModifier>(&modifier)) {
+    return std::make_unique<SparseGptTransform>(*sparse_gpt);
+  }
+  if (PruningFieldsOf(modifier) != nullptr) {
+    return std::make_unique<ScorePruningTransform>(modifier);
   }
   return nullptr;
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,19 @@ class LayerSamples {
   virtual absl::Status ForEach(const Visit& visit) = 0;
 };
 
+// A weight that a transform has pruned.
+struct PrunedModule {
+  const PlannedTransform* transform = nullptr;
+  double sparsity = 0;          // Fraction that is 0 now.
+  std::string fallback_reason;  // Why not by the method that was asked for; empty: by it.
+  std::optional<double> dampening_frac;
+  std::optional<int64_t> num_tokens;
+  std::optional<double> output_error;  // tr(E H E^T) / tr(W H W^T).
+};
+
+// Sparsities that OWL has found, by modifier and layer.
+using LayerSparsities = std::map<int, std::vector<double>>;
+
 // One layer (or the tensors outside the layers) on its way through a transform. All
 // ranks hold the same tensors before and after.
 struct LayerChange {
@@ -46,6 +60,8 @@ struct LayerChange {
   Collective* collective = nullptr;
   at::ScalarType compute_dtype = at::kFloat;  // Of the layer.
   LayerSamples* samples = nullptr;            // Only where a transform `reads_samples`.
+  const LayerSparsities* layer_sparsities = nullptr;
+  std::vector<PrunedModule> pruned;  // Out, for the report.
 };
 
 class LayerTransform {

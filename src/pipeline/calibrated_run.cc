@@ -21,6 +21,7 @@
 #include "pipeline/hidden_states.h"
 #include "pipeline/layer_pass.h"
 #include "pipeline/layer_tensors.h"
+#include "pipeline/owl_sweep.h"
 #include "plan/statistics.h"
 
 namespace llmc {
@@ -43,6 +44,7 @@ class LayerWalk {
 
   absl::Status Walk() {
     LLMC_RETURN_IF_ERROR(FindFinishedUnits());
+    LLMC_ASSIGN_OR_RETURN(layer_sparsities_, FindLayerSparsities(run_, schedule_, placement_));
     absl::Status local = EmbedSamples();
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(local));
     for (size_t i = 0; i < layers_.size(); ++i) {
@@ -228,7 +230,9 @@ class LayerWalk {
     change.collective = &run_.collective;
     change.compute_dtype = placement_.dtype;
     change.samples = samples ? &*samples : nullptr;
+    change.layer_sparsities = &layer_sparsities_;
     LLMC_RETURN_IF_ERROR(MakeLayerTransform(run_.plan.recipe.modifiers()[modifier])->Apply(change));
+    ReportPruned(change.pruned, modifier);
     if (work.layer == nullptr) return absl::OkStatus();
     const auto read = [&](const std::string& name) -> absl::StatusOr<HostTensor> {
       LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(name));
@@ -239,6 +243,17 @@ class LayerWalk {
       local.Update(SetTensors(transform->tensors, read, *work.layer));
     }
     return run_.collective.AgreeOnStatus(local);
+  }
+
+  void ReportPruned(const std::vector<PrunedModule>& all, int modifier) {
+    if (!run_.is_leader()) return;
+    const std::string method = PruningMethodName(run_.plan.recipe.modifiers()[modifier]);
+    for (const PrunedModule& pruned : all) {
+      run_.clock.Pruned(pruned, method);
+      if (pruned.fallback_reason.empty()) continue;
+      run_.clock.Warn(Step::kSolve,
+                      absl::StrCat(pruned.transform->module, ": ", pruned.fallback_reason));
+    }
   }
 
   static absl::Status SetTensors(const std::vector<std::string>& names,
@@ -410,6 +425,7 @@ class LayerWalk {
   std::unique_ptr<HiddenStates> hidden_;
   std::unique_ptr<LayerPrefetch> prefetch_;
   bool outputs_stored_ = false;
+  LayerSparsities layer_sparsities_;
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
 #include "modifiers/modifier.h"
+#include "modifiers/pruning.h"
 #include "recipe/resolve.h"
 
 namespace llmc {
@@ -31,6 +32,17 @@ struct StoredStream {
   int64_t offset = 0;
   ContentHasher hasher;
 };
+
+// Carries out the recipe's prunings of some rows of source tensor `name`; those of a
+// job without data look at magnitudes.
+absl::Status PruneRows(const Plan& plan, const std::string& name, HostTensor& rows) {
+  for (const PlannedTransform& transform : plan.transforms) {
+    if (transform.tensors.empty() || transform.tensors[0] != name) continue;
+    const PruningFields& fields = *PruningFieldsOf(plan.recipe.modifiers()[transform.modifier]);
+    LLMC_RETURN_IF_ERROR(At(name, PruneRowsByMagnitude(fields, transform.sparsity, rows)));
+  }
+  return absl::OkStatus();
+}
 
 // One module on its way from the source to the output.
 class ModuleRounder {
@@ -70,8 +82,9 @@ class ModuleRounder {
   }
 
   absl::Status RoundRows(int64_t first_row, int64_t num_rows) {
-    LLMC_ASSIGN_OR_RETURN(const HostTensor rows,
+    LLMC_ASSIGN_OR_RETURN(HostTensor rows,
                           run_.plan.source->ReadRows(module_.source.name, first_row, num_rows));
+    LLMC_RETURN_IF_ERROR(PruneRows(run_.plan, module_.source.name, rows));
     kernels::CompressOptions options;
     options.quotient = run_.job.quotient_rounding;
     options.total_rows = module_.source.shape[0];
@@ -125,6 +138,7 @@ class ModuleRounder {
 struct Task {
   const PlannedModule* module = nullptr;
   std::string copy;
+  bool is_pruned = false;  // `copy` is rewritten on its way.
   int64_t bytes = 0;
 };
 
@@ -133,10 +147,13 @@ std::vector<Task> TasksOfRank(const RunState& run, const WorkUnit& unit) {
   std::vector<Task> tasks;
   for (int index : unit.modules) {
     const PlannedModule& module = run.plan.modules[index];
-    tasks.push_back({&module, "", module.source.num_bytes()});
+    tasks.push_back({&module, "", false, module.source.num_bytes()});
   }
   for (const std::string& name : unit.copies) {
-    tasks.push_back({nullptr, name, run.plan.source->Find(name)->spec.num_bytes()});
+    tasks.push_back({nullptr, name, false, run.plan.source->Find(name)->spec.num_bytes()});
+  }
+  for (const std::string& name : unit.rewritten) {
+    tasks.push_back({nullptr, name, true, run.plan.source->Find(name)->spec.num_bytes()});
   }
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const Task& a, const Task& b) { return a.bytes > b.bytes; });
@@ -169,6 +186,24 @@ absl::Status CopyTask(RunState& run, const std::string& name, UnitResults& resul
   if (!hash.ok()) return hash.status();
   std::lock_guard<std::mutex> lock(results.mutex);
   results.hashes[name] = *std::move(hash);
+  return absl::OkStatus();
+}
+
+// A tensor that is pruned and stays dense, in slices.
+absl::Status PruneTask(RunState& run, const std::string& name, UnitResults& results) {
+  const Shape& shape = run.plan.source->Find(name)->spec.shape;
+  const int64_t row_bytes = shape[1] * ElementSize(run.plan.source->Find(name)->spec.dtype);
+  const int64_t slice = std::max<int64_t>(1, kSliceBytes / row_bytes);
+  ContentHasher hasher;
+  for (int64_t row = 0; row < shape[0]; row += slice) {
+    const int64_t count = std::min(slice, shape[0] - row);
+    LLMC_ASSIGN_OR_RETURN(HostTensor rows, run.plan.source->ReadRows(name, row, count));
+    LLMC_RETURN_IF_ERROR(PruneRows(run.plan, name, rows));
+    LLMC_RETURN_IF_ERROR(run.writer->WriteAt(name, row * row_bytes, rows.bytes()));
+    hasher.Add(rows.bytes());
+  }
+  std::lock_guard<std::mutex> lock(results.mutex);
+  results.hashes[name] = hasher.Finish();
   return absl::OkStatus();
 }
 
@@ -226,9 +261,10 @@ absl::Status RoundUnit(RunState& run, const WorkUnit& unit) {
   UnitResults results;
   ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     if (results.failed()) return;
-    const absl::Status status = tasks[i].module != nullptr
-                                    ? RoundTask(run, *tasks[i].module, results)
-                                    : CopyTask(run, tasks[i].copy, results);
+    const Task& task = tasks[i];
+    const absl::Status status = task.module != nullptr ? RoundTask(run, *task.module, results)
+                                : task.is_pruned       ? PruneTask(run, task.copy, results)
+                                                       : CopyTask(run, task.copy, results);
     if (!status.ok()) results.Fail(status);
   });
   if (results.status.ok()) results.status = Failpoint("unit.written");

@@ -1,6 +1,7 @@
 #include "pipeline/layer_pass.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <utility>
 
@@ -34,6 +35,7 @@ struct SampleActivation {
   int64_t tokens = 0;
   std::vector<float> channel_min, channel_max;  // [in_features]
   std::vector<double> magnitudes;               // [in_features]: sums over tokens.
+  std::vector<double> squares;                  // [in_features]: sums over tokens.
 };
 
 // Keeps the wanted activations of one sample. Statistics of channels are taken at
@@ -81,6 +83,10 @@ class CaptureTaps : public Taps {
     if (need.mean_magnitude) {
       activation.magnitudes.resize(features);
       status.Update(kernels::ChannelMagnitudes(RowsOf(x), activation.magnitudes));
+    }
+    if (need.squares || need.sample_norms) {
+      activation.squares.resize(features);
+      status.Update(kernels::ChannelSquares(RowsOf(x), activation.squares));
     }
     if (need.hessian || need.extrema || need.searched) activation.rows = x;
   }
@@ -245,6 +251,12 @@ class Capture {
     if (need.channel_extrema) {
       statistics.channels->Add(sample, activation.channel_min, activation.channel_max);
     }
+    if (need.squares) statistics.squares->Add(activation.squares);
+    if (need.sample_norms) {
+      std::vector<double> norms = activation.squares;
+      for (double& norm : norms) norm = std::sqrt(norm);
+      statistics.sample_norms->Add(norms);
+    }
     if (!need.mean_magnitude) return;
     statistics.magnitudes->Add(activation.magnitudes);
     statistics.tokens += activation.tokens;
@@ -310,6 +322,8 @@ void PrepareStatistics(const RunState& run, const Schedule& schedule, const Need
                                                                  need.channel_extrema_by_sample);
     }
     if (need.mean_magnitude) input.magnitudes = std::make_unique<ExactSums>(in_features);
+    if (need.squares) input.squares = std::make_unique<ExactSums>(in_features);
+    if (need.sample_norms) input.sample_norms = std::make_unique<ExactSums>(in_features);
   }
 }
 
@@ -344,6 +358,8 @@ absl::Status ReduceRanges(Collective& collective, const StatisticsNeed& need,
   if (need.extrema) LLMC_RETURN_IF_ERROR(input.extrema->Reduce(collective));
   if (need.searched) LLMC_RETURN_IF_ERROR(input.searched->Reduce(collective));
   if (need.channel_extrema) LLMC_RETURN_IF_ERROR(input.channels->Reduce(collective));
+  if (need.squares) LLMC_RETURN_IF_ERROR(input.squares->Reduce(collective));
+  if (need.sample_norms) LLMC_RETURN_IF_ERROR(input.sample_norms->Reduce(collective));
   if (!need.mean_magnitude) return absl::OkStatus();
   LLMC_RETURN_IF_ERROR(input.magnitudes->Reduce(collective));
   return collective.AllReduceSum(std::span<int64_t>(&input.tokens, 1));

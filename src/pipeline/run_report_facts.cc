@@ -25,6 +25,12 @@ std::string SchemesOf(const Plan& plan) {
     schemes.insert(
         absl::StrCat(std::string(MethodName(module.method)), " ", SchemeSummary(*module.scheme)));
   }
+  for (const PlannedTransform& transform : plan.transforms) {
+    if (transform.module.empty() || transform.tensors.empty()) continue;
+    const size_t extent = transform.subject.find(' ');
+    schemes.insert(absl::StrCat(PruningMethodName(plan.recipe.modifiers()[transform.modifier]),
+                                transform.subject.substr(extent)));
+  }
   return absl::StrJoin(schemes, "; ");
 }
 
@@ -50,6 +56,21 @@ std::string Quoted(const std::string& word) {
   std::string quoted = "'";
   for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return quoted + "'";
+}
+
+// A linear that is pruned and stays dense.
+void AddPruned(const Plan& plan, const PlannedTransform& transform, ReportBuilder& builder) {
+  const PlannedModule* module = plan.Find(transform.module);
+  if (module == nullptr || module->is_quantized() || transform.tensors.empty()) return;
+  LinearRow row;
+  row.module = module->module.name;
+  row.layer = module->module.layer;
+  row.scheme = "dense";
+  row.shape = module->source.shape;
+  row.method = PruningMethodName(plan.recipe.modifiers()[transform.modifier]);
+  row.bytes_before = module->source.num_bytes();
+  row.bytes_after = row.bytes_before;
+  builder.AddLinear(std::move(row));
 }
 
 }  // namespace
@@ -125,6 +146,7 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
     row.bytes_after = StoredWeightBytes(module);
     builder.AddLinear(std::move(row));
   }
+  for (const PlannedTransform& transform : plan.transforms) AddPruned(plan, transform, builder);
 }
 
 std::string ModelCard(const RunState& run) {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "report/step_stream.h"
 
 namespace llmc {
@@ -59,8 +60,35 @@ void StepClock::Linear(const SolvedModule& solved) {
   event.layer = solved.planned->module.layer;
   event.module = solved.planned->module.name;
   event.output_error = solved.output_error.value_or(-1);
-  event.message = ToString(SolveNote{std::string(MethodName(solved.method)), solved.is_fallback,
-                                     solved.dampening_frac, solved.num_tokens, solved.reason});
+  SolveNote note;
+  note.method = std::string(MethodName(solved.method));
+  if (const auto pruned = pruned_by_.find(event.module); pruned != pruned_by_.end()) {
+    note.method = absl::StrCat(pruned->second, " + ", note.method);
+  }
+  note.is_fallback = solved.is_fallback;
+  note.damping_frac = solved.dampening_frac;
+  note.num_tokens = solved.num_tokens;
+  note.reason = solved.reason;
+  event.message = ToString(note);
+  Emit(std::move(event));
+}
+
+void StepClock::Pruned(const PrunedModule& pruned, const std::string& method) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kLinear;
+  event.step = Step::kSolve;
+  event.layer = pruned.transform->layer;
+  event.module = pruned.transform->module;
+  event.output_error = pruned.output_error.value_or(-1);
+  SolveNote note;
+  note.method = method;
+  note.is_fallback = !pruned.fallback_reason.empty();
+  note.damping_frac = pruned.dampening_frac;
+  note.num_tokens = pruned.num_tokens;
+  note.sparsity = pruned.sparsity;
+  note.reason = pruned.fallback_reason;
+  event.message = ToString(note);
+  pruned_by_[event.module] = method;
   Emit(std::move(event));
 }
 

@@ -4,11 +4,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "llmc/step.h"
 #include "modifiers/modifier.h"
+#include "modifiers/transform.h"
 
 namespace llmc {
 
@@ -24,6 +26,8 @@ class StepClock {
   void End(Step step, int64_t layer);
   void Progress(Step step, int64_t layer, double done_frac);
   void Linear(const SolvedModule& solved);
+  // `method`: "SparseGPT", ...; what quantises the module later is named beside it.
+  void Pruned(const PrunedModule& pruned, const std::string& method);
   void Warn(Step step, const std::string& message);
 
   const std::vector<StepEvent>& events() const { return events_; }
@@ -37,6 +41,7 @@ class StepClock {
   int64_t num_layers_ = 0;
   std::chrono::steady_clock::time_point start_;
   std::vector<StepEvent> events_;
+  std::map<std::string, std::string> pruned_by_;  // Module -> method.
 };
 
 // Begins a step and ends it with the scope.

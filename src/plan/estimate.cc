@@ -62,6 +62,8 @@ struct LayerSizes {
   void Add(const StatisticsNeed& need, int64_t in, int64_t num_samples) {
     if (need.hessian || need.extrema) input_features += in;
     if (need.mean_magnitude) channel_bytes += in * kMagnitudeBytes;
+    if (need.squares) channel_bytes += in * kMagnitudeBytes;
+    if (need.sample_norms) channel_bytes += in * kMagnitudeBytes;
     if (need.channel_extrema) {
       channel_bytes += in * kExtremaBytes * (need.channel_extrema_by_sample ? num_samples : 1);
     }

@@ -12,6 +12,7 @@
 #include "formats/quantization_config.h"
 #include "formats/stored_tensors.h"
 #include "plan/attention.h"
+#include "plan/pruning_plan.h"
 #include "plan/smoothing_plan.h"
 #include "recipe/resolve.h"
 
@@ -53,12 +54,14 @@ ComputeDType ResolveComputeDType(const Job& job, const std::vector<PlannedModule
 }
 
 // What one modifier that is no quantiser will do.
-absl::StatusOr<std::vector<PlannedTransform>> PlanTransform(const Plan& plan, int modifier) {
+absl::StatusOr<std::vector<PlannedTransform>> PlanTransform(
+    const Plan& plan, int modifier, const std::vector<ModuleSpec>& modules) {
   const Modifier& fields = plan.recipe.modifiers()[modifier];
   if (std::holds_alternative<SmoothQuantModifier>(fields) ||
       std::holds_alternative<AwqModifier>(fields)) {
     return PlanSmoothing(plan, modifier);
   }
+  if (PruningFieldsOf(fields) != nullptr) return PlanPruning(plan, modifier, modules);
   return absl::InternalError(absl::StrCat(ModifierClassName(fields), ": not planned"));
 }
 
@@ -152,13 +155,21 @@ class Planner {
     for (size_t m = 0; m < modifiers.size(); ++m) {
       if (QuantizationFieldsOf(modifiers[m]) != nullptr) continue;
       LLMC_ASSIGN_OR_RETURN(std::vector<PlannedTransform> transforms,
-                            PlanTransform(plan_, static_cast<int>(m)));
+                            PlanTransform(plan_, static_cast<int>(m), modules_));
       for (PlannedTransform& transform : transforms) {
         LLMC_RETURN_IF_ERROR(CheckBeforeQuantizer(transform));
+        KeepZeros(transform);
         plan_.transforms.push_back(std::move(transform));
       }
     }
     return absl::OkStatus();
+  }
+
+  void KeepZeros(const PlannedTransform& transform) {
+    for (PlannedModule& module : plan_.modules) {
+      if (module.module.name != transform.module) continue;
+      module.keeps_zeros |= module.modifier > transform.modifier;
+    }
   }
 
   // What is quantised can no longer be changed.
@@ -439,6 +450,12 @@ absl::string_view MethodName(Method method) {
       return "GPTQ";
   }
   return "";
+}
+
+std::string PruningMethodName(const Modifier& modifier) {
+  if (std::holds_alternative<SparseGptModifier>(modifier)) return "SparseGPT";
+  if (std::holds_alternative<WandaPruningModifier>(modifier)) return "Wanda";
+  return std::holds_alternative<MagnitudePruningModifier>(modifier) ? "magnitude" : "";
 }
 
 const PlannedModule* Plan::Find(absl::string_view module) const {

@@ -50,6 +50,8 @@ struct PlannedModule {
   std::vector<std::string> targets;  // Of the recipe's group, for quantization_config.
   std::vector<TensorSpec> stored;    // Full names; what the output holds instead.
   std::string why;                   // "target Linear", "ignored by lm_head", ...
+  // A modifier before the one that quantises prunes it, or says that its zeros stay.
+  bool keeps_zeros = false;
 
   bool is_quantized() const { return method != Method::kCopy; }
 };
@@ -77,6 +79,7 @@ struct PlannedTransform {
   std::string why;      // "family default", "mappings, line 7", "target Linear", ...
   std::optional<SmoothMapping> smoothing;  // What a smoothing works on.
   std::string module;                      // What a pruning works on.
+  double sparsity = 0;                     // How far it prunes; with OWL, on average.
   std::vector<std::string> tensors;        // Source tensors that it rewrites.
   // The layer computes the same function afterwards, but for rounding. Propagation
   // relies on it, see ChangesOutput.
@@ -145,6 +148,10 @@ struct Plan {
 
   const PlannedModule* Find(absl::string_view module) const;  // Null when absent.
 };
+
+// What a pruning is called in reports: "SparseGPT", "Wanda", "magnitude"; "" for other
+// modifiers.
+std::string PruningMethodName(const Modifier& modifier);
 
 // Reads config.json and headers only, so it answers in milliseconds.
 // kNotFound: no model, no recipe. kInvalidArgument: a broken source or recipe, a

@@ -69,6 +69,7 @@ void AddReader(const StatisticsNeed& need, const std::string& name,
   add(need.searched.has_value(), "searched range");
   add(need.channel_extrema, "channel extrema");
   add(need.mean_magnitude, "mean |x|");
+  add(need.squares, "norms");
 }
 
 }  // namespace
@@ -87,6 +88,8 @@ void StatisticsNeed::Add(const StatisticsNeed& other) {
   mean_magnitude |= other.mean_magnitude;
   channel_extrema |= other.channel_extrema;
   channel_extrema_by_sample |= other.channel_extrema_by_sample;
+  squares |= other.squares;
+  sample_norms |= other.sample_norms;
 }
 
 bool StaticActivation::is_searched() const {

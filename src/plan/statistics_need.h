@@ -22,6 +22,8 @@ struct StatisticsNeed {
   bool channel_extrema = false;  // Inputs only: smallest and largest value of every channel.
   // The same for every sample: `extrema` of an input that a smoothing scales.
   bool channel_extrema_by_sample = false;
+  bool squares = false;       // Inputs only: sum of x^2 of every channel.
+  bool sample_norms = false;  // Inputs only: sum over samples of the norm of every channel.
 
   void Add(const StatisticsNeed& other);
 };

@@ -23,11 +23,11 @@ constexpr KnownModifier kKnown[] = {
     {"AutoRoundModifier", nullptr},
     {"SpinQuantModifier", nullptr},
     {"QuIPModifier", nullptr},
-    {"SparseGPTModifier", nullptr},
-    {"WandaPruningModifier", nullptr},
+    {"SparseGPTModifier", ReadSparseGptModifier},
+    {"WandaPruningModifier", ReadWandaModifier},
     {"REAPPruningModifier", nullptr},
-    {"MagnitudePruningModifier", nullptr},
-    {"ConstantPruningModifier", nullptr},
+    {"MagnitudePruningModifier", ReadMagnitudeModifier},
+    {"ConstantPruningModifier", ReadConstantPruningModifier},
 };
 
 std::string ImplementedNames() {

@@ -21,7 +21,8 @@ const std::vector<std::string>& KnownModifierNames();
 // scheme nor groups. kUnimplemented: a known class that llmc does not have.
 absl::StatusOr<Modifier> ReadModifier(const std::string& class_name, const Value& body);
 
-// The readers of single classes, by file: quantization_reader.cc, smoothing_reader.cc.
+// The readers of single classes, by file: quantization_reader.cc,
+// smoothing_reader.cc, pruning_reader.cc.
 // `fields` are the entries of `body`.
 using FieldEntries = std::vector<std::pair<std::string, Value>>;
 absl::StatusOr<Modifier> ReadQuantizationModifier(const Value& body, const FieldEntries& fields);
@@ -29,6 +30,10 @@ absl::StatusOr<Modifier> ReadGptqModifier(const Value& body, const FieldEntries&
 absl::StatusOr<Modifier> ReadSmoothQuantModifier(const Value& body, const FieldEntries& fields);
 absl::StatusOr<Modifier> ReadLogEqualizationModifier(const Value& body, const FieldEntries& fields);
 absl::StatusOr<Modifier> ReadAwqModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadSparseGptModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadWandaModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadMagnitudeModifier(const Value& body, const FieldEntries& fields);
+absl::StatusOr<Modifier> ReadConstantPruningModifier(const Value& body, const FieldEntries& fields);
 
 // Fields of a training past that every class has: index, group, start, end, update,
 // requires_calibration_data. Checked for their type; without effect.

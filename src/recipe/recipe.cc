@@ -57,6 +57,20 @@ std::string ExpectedInStage(const Place& stage, absl::string_view key) {
                       "_modifiers");
 }
 
+// The modifier as one of its base structs; null when it is none.
+template <typename Fields>
+const Fields* FieldsAs(const Modifier& modifier) {
+  return std::visit(
+      [](const auto& m) -> const Fields* {
+        if constexpr (std::is_base_of_v<Fields, std::decay_t<decltype(m)>>) {
+          return &m;
+        } else {
+          return nullptr;
+        }
+      },
+      modifier);
+}
+
 }  // namespace
 
 // Walks stages, groups and modifiers in file order.
@@ -202,6 +216,14 @@ absl::string_view ModifierClassName(const Modifier& modifier) {
     absl::string_view operator()(const QuantizationModifier&) { return "QuantizationModifier"; }
     absl::string_view operator()(const GptqModifier&) { return "GPTQModifier"; }
     absl::string_view operator()(const AwqModifier&) { return "AWQModifier"; }
+    absl::string_view operator()(const SparseGptModifier&) { return "SparseGPTModifier"; }
+    absl::string_view operator()(const WandaPruningModifier&) { return "WandaPruningModifier"; }
+    absl::string_view operator()(const MagnitudePruningModifier&) {
+      return "MagnitudePruningModifier";
+    }
+    absl::string_view operator()(const ConstantPruningModifier&) {
+      return "ConstantPruningModifier";
+    }
     absl::string_view operator()(const SmoothQuantModifier& smooth) {
       return smooth.algorithm == SmoothAlgorithm::kSmoothQuant ? "SmoothQuantModifier"
                                                                : "LogarithmicEqualizationModifier";
@@ -211,15 +233,11 @@ absl::string_view ModifierClassName(const Modifier& modifier) {
 }
 
 const QuantizationFields* QuantizationFieldsOf(const Modifier& modifier) {
-  return std::visit(
-      [](const auto& m) -> const QuantizationFields* {
-        if constexpr (std::is_base_of_v<QuantizationFields, std::decay_t<decltype(m)>>) {
-          return &m;
-        } else {
-          return nullptr;
-        }
-      },
-      modifier);
+  return FieldsAs<QuantizationFields>(modifier);
+}
+
+const PruningFields* PruningFieldsOf(const Modifier& modifier) {
+  return FieldsAs<PruningFields>(modifier);
 }
 
 const QuantizationFields& FieldsOf(const Modifier& modifier) {
@@ -235,6 +253,17 @@ std::string CalibrationReason(const Modifier& modifier) {
   }
   if (std::holds_alternative<SmoothQuantModifier>(modifier)) {
     return absl::StrCat(ModifierClassName(modifier), " reads the range of its inputs");
+  }
+  if (const PruningFields* pruning = PruningFieldsOf(modifier)) {
+    if (pruning->has_owl_profile) {
+      return absl::StrCat(ModifierClassName(modifier), " finds layer sparsities by OWL");
+    }
+    if (std::holds_alternative<SparseGptModifier>(modifier)) {
+      return "SparseGPTModifier solves with Hessians of its inputs";
+    }
+    return std::holds_alternative<WandaPruningModifier>(modifier)
+               ? "WandaPruningModifier reads the norms of its inputs"
+               : "";
   }
   const QuantizationFields& fields = FieldsOf(modifier);
   if (fields.kv_cache_scheme) return "kv_cache_scheme stores calibrated scales";

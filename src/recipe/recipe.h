@@ -102,14 +102,55 @@ struct AwqModifier {
   std::string offload_device;  // As written; inputs are never kept on a device. No effect.
 };
 
+// Fields shared by the modifiers that prune.
+struct PruningFields {
+  // Fractions in [0, 1): one for all targets, or with `sparsity_is_list` one for every
+  // module that a target matches, in module order.
+  std::vector<double> sparsity;
+  bool sparsity_is_list = false;
+  MaskStructure mask_structure;
+  // OWL (arXiv:2310.05175): a sparsity of its own for every layer, `sparsity` on
+  // average. All three or none.
+  bool has_owl_profile = false;
+  std::optional<double> owl_m;
+  std::optional<double> owl_lmbda;
+  // Linears, classes, or modules whose linears are meant.
+  std::vector<std::string> targets = {"Linear"};
+  std::vector<std::string> ignore;
+};
+
+// SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774).
+struct SparseGptModifier : PruningFields {
+  int64_t block_size = 128;             // Columns whose mask is chosen at once.
+  double dampening_frac = 0.01;         // Of the mean diagonal of the Hessian, in (0, 1].
+  bool preserve_sparsity_mask = false;  // What is 0 stays 0.
+  bool offload_hessians = false;        // As written. No effect.
+};
+
+// Wanda (Sun et al. 2023, arXiv:2306.11695).
+struct WandaPruningModifier : PruningFields {};
+
+// Magnitude pruning in one shot, to the last sparsity of the schedule.
+struct MagnitudePruningModifier : PruningFields {
+  double init_sparsity = 0;  // As written. No effect.
+};
+
+// Zeros of the targets stay zeros, whatever the modifiers after it do.
+struct ConstantPruningModifier : PruningFields {};
+
 // Transforms rewrite dense weights, quantisers store them in another format.
-using Modifier = std::variant<QuantizationModifier, GptqModifier, SmoothQuantModifier, AwqModifier>;
+using Modifier = std::variant<QuantizationModifier, GptqModifier, SmoothQuantModifier, AwqModifier,
+                              SparseGptModifier, WandaPruningModifier, MagnitudePruningModifier,
+                              ConstantPruningModifier>;
 
 // "QuantizationModifier", "GPTQModifier", "SmoothQuantModifier", ...
 absl::string_view ModifierClassName(const Modifier& modifier);
 
 // The fields of a modifier that quantises; null for a transform.
 const QuantizationFields* QuantizationFieldsOf(const Modifier& modifier);
+
+// The fields of a modifier that prunes; null for others.
+const PruningFields* PruningFieldsOf(const Modifier& modifier);
 
 // The quantisation fields of a modifier that is known to quantise.
 const QuantizationFields& FieldsOf(const Modifier& modifier);

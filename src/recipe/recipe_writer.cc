@@ -125,6 +125,70 @@ OrderedJson FieldsJson(const AwqModifier& awq) {
   return fields;
 }
 
+OrderedJson SparsityJson(const PruningFields& pruning) {
+  if (pruning.sparsity_is_list) return pruning.sparsity;
+  return pruning.sparsity.empty() ? OrderedJson() : OrderedJson(pruning.sparsity[0]);
+}
+
+std::string MaskText(const PruningFields& pruning) {
+  return absl::StrCat(pruning.mask_structure.prune_count, ":", pruning.mask_structure.group_size);
+}
+
+// owl_m is a whole number in the reference.
+OrderedJson NumberJson(double number) {
+  const auto whole = static_cast<int64_t>(number);
+  return static_cast<double>(whole) == number ? OrderedJson(whole) : OrderedJson(number);
+}
+
+OrderedJson PruningJson(const PruningFields& pruning) {
+  OrderedJson fields = OrderedJson::object();
+  fields["requires_calibration_data"] = true;
+  fields["sparsity"] = SparsityJson(pruning);
+  if (pruning.has_owl_profile) fields["sparsity_profile"] = "owl";
+  fields["mask_structure"] = MaskText(pruning);
+  if (pruning.owl_m) fields["owl_m"] = NumberJson(*pruning.owl_m);
+  if (pruning.owl_lmbda) fields["owl_lmbda"] = *pruning.owl_lmbda;
+  fields["sequential_update"] = false;
+  fields["targets"] = pruning.targets;
+  fields["ignore"] = pruning.ignore;
+  return fields;
+}
+
+OrderedJson FieldsJson(const SparseGptModifier& sparse_gpt) {
+  OrderedJson fields = PruningJson(sparse_gpt);
+  fields["block_size"] = sparse_gpt.block_size;
+  fields["dampening_frac"] = sparse_gpt.dampening_frac;
+  fields["preserve_sparsity_mask"] = sparse_gpt.preserve_sparsity_mask;
+  fields["offload_hessians"] = sparse_gpt.offload_hessians;
+  return fields;
+}
+
+OrderedJson FieldsJson(const WandaPruningModifier& wanda) { return PruningJson(wanda); }
+
+// The fields of the other two as the reference has them; `ignore` is llmc's own.
+OrderedJson TargetsJson(const PruningFields& pruning) {
+  OrderedJson fields = OrderedJson::object();
+  fields["requires_calibration_data"] = false;
+  fields["targets"] = pruning.targets;
+  if (!pruning.ignore.empty()) fields["ignore"] = pruning.ignore;
+  return fields;
+}
+
+OrderedJson FieldsJson(const MagnitudePruningModifier& magnitude) {
+  OrderedJson fields = TargetsJson(magnitude);
+  fields["init_sparsity"] = magnitude.init_sparsity;
+  fields["final_sparsity"] = SparsityJson(magnitude);
+  fields["update_scheduler"] = "cubic";
+  fields["scheduler_args"] = OrderedJson::object();
+  fields["mask_structure"] =
+      magnitude.mask_structure.is_grouped() ? MaskText(magnitude) : "unstructured";
+  fields["leave_enabled"] = false;
+  fields["apply_globally"] = false;
+  return fields;
+}
+
+OrderedJson FieldsJson(const ConstantPruningModifier& constant) { return TargetsJson(constant); }
+
 OrderedJson FieldsJson(const QuantizationModifier& modifier) {
   return QuantizationFieldsJson(modifier);
 }
@@ -176,7 +240,9 @@ nlohmann::json CanonicalModifier(const Modifier& modifier) {
   if (QuantizationFieldsOf(modifier) != nullptr) return CanonicalQuantizer(modifier);
   const OrderedJson fields = std::visit([](const auto& m) { return FieldsJson(m); }, modifier);
   nlohmann::json json = nlohmann::json::parse(fields.dump());
-  json.erase("offload_device");
+  for (const char* unused : {"offload_device", "offload_hessians", "init_sparsity"}) {
+    json.erase(unused);
+  }
   json["modifier"] = std::string(ModifierClassName(modifier));
   return json;
 }

@@ -41,6 +41,9 @@ std::string ErrorHtml(const LinearRow& row, const ErrorScale& scale) {
 
 std::string MethodHtml(const LinearRow& row) {
   std::string out = EscapeHtml(row.method);
+  if (row.sparsity) {
+    absl::StrAppend(&out, ", ", FormatFixed(100 * *row.sparsity, 1), "&#8239;% zeros");
+  }
   if (row.is_fallback) absl::StrAppend(&out, " <span class=\"chip\">fallback</span>");
   return out;
 }

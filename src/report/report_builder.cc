@@ -90,6 +90,7 @@ void ReportBuilder::AddLinearEvent(const StepEvent& event) {
     row.damping_frac = std::max(*note.damping_frac, row.damping_frac.value_or(0));
   }
   if (note.num_tokens) row.num_tokens = std::max(*note.num_tokens, row.num_tokens.value_or(0));
+  if (note.sparsity) row.sparsity = note.sparsity;
   if (!note.reason.empty()) row.reason = note.reason;
 }
 

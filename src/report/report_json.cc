@@ -38,6 +38,7 @@ Json LinearJson(const LinearRow& row) {
           {"bytes_after", row.bytes_after},
           {"damping_frac", OrNull(row.damping_frac)},
           {"num_tokens", OrNull(row.num_tokens)},
+          {"sparsity", OrNull(row.sparsity)},
           {"reason", row.reason}};
 }
 

@@ -83,6 +83,7 @@ LinearRow LinearOf(const Json& json) {
   Read(json, "bytes_after", &row.bytes_after);
   Read(json, "damping_frac", &row.damping_frac);
   Read(json, "num_tokens", &row.num_tokens);
+  Read(json, "sparsity", &row.sparsity);
   Read(json, "reason", &row.reason);
   const auto error = json.find("output_error");
   if (error != json.end() && error->is_string()) {

@@ -35,6 +35,7 @@ struct LinearRow {
   int64_t bytes_after = 0;             // Stored, codes + scales + zero points.
   std::optional<double> damping_frac;  // As used, after retries.
   std::optional<int64_t> num_tokens;   // Calibration tokens it saw.
+  std::optional<double> sparsity;      // Fraction that pruning has left 0.
   std::string reason;                  // Why it fell back, or another remark.
 };
 

@@ -135,6 +135,7 @@ std::string ToString(const SolveNote& note) {
   if (note.is_fallback) absl::StrAppend(&text, " fallback");
   if (note.damping_frac) absl::StrAppend(&text, " damping=", *note.damping_frac);
   if (note.num_tokens) absl::StrAppend(&text, " tokens=", *note.num_tokens);
+  if (note.sparsity) absl::StrAppend(&text, " sparsity=", *note.sparsity);
   if (!note.reason.empty()) absl::StrAppend(&text, ": ", note.reason);
   return text;
 }
@@ -146,6 +147,7 @@ SolveNote ParseSolveNote(absl::string_view message) {
   if (colon != absl::string_view::npos) note.reason = std::string(message.substr(colon + 2));
   for (absl::string_view word : absl::StrSplit(head, ' ', absl::SkipEmpty())) {
     double damping = 0;
+    double sparsity = 0;
     int64_t tokens = 0;
     absl::string_view value = word;
     if (absl::ConsumePrefix(&value, "damping=") && absl::SimpleAtod(value, &damping)) {
@@ -153,6 +155,9 @@ SolveNote ParseSolveNote(absl::string_view message) {
     } else if (value = word;
                absl::ConsumePrefix(&value, "tokens=") && absl::SimpleAtoi(value, &tokens)) {
       note.num_tokens = tokens;
+    } else if (value = word;
+               absl::ConsumePrefix(&value, "sparsity=") && absl::SimpleAtod(value, &sparsity)) {
+      note.sparsity = sparsity;
     } else if (word == "fallback" && !note.method.empty()) {
       note.is_fallback = true;
     } else {

@@ -1,0 +1,282 @@
+"""Pruning: masks, ranks, restarts, what quantises afterwards, and the real library."""
+import json
+
+import pytest
+from conftest import SOURCE, digest, llmc, mpirun
+
+import torch
+from safetensors.torch import load_file
+
+QUANTISERS = {
+    "gptq": "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16}",
+    "gptq_asym": "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}",
+    "fp8": "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: FP8_DYNAMIC}",
+    "rtn_asym": "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}",
+}
+PRUNERS = {
+    "sparsegpt_50": "SparseGPTModifier: {sparsity: 0.5, ignore: [lm_head]}",
+    "sparsegpt_24": "SparseGPTModifier: {sparsity: 0.5, mask_structure: '2:4', ignore: [lm_head]}",
+    "wanda_24": "WandaPruningModifier: {sparsity: 0.5, mask_structure: '2:4', ignore: [lm_head]}",
+    "wanda_owl": "WandaPruningModifier: {sparsity: 0.5, sparsity_profile: owl, owl_m: 3,"
+                 " owl_lmbda: 0.1, ignore: ['re:.*lm_head']}",
+    "magnitude": "MagnitudePruningModifier: {init_sparsity: 0.0, final_sparsity: 0.6,"
+                 " targets: [Linear], ignore: [lm_head]}",
+    "magnitude_24": "MagnitudePruningModifier: {init_sparsity: 0.0, final_sparsity: 0.5,"
+                    " mask_structure: '2:4', targets: [Linear], ignore: [lm_head]}",
+}
+COMBINATIONS = ["sparsegpt_50", "sparsegpt_24+gptq", "sparsegpt_24+fp8", "wanda_24", "wanda_owl",
+                "magnitude", "magnitude_24+gptq_asym"]
+
+
+def recipe_file(directory, name):
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{name}.yaml"
+    parts = [PRUNERS.get(part) or QUANTISERS[part] for part in name.split("+")]
+    path.write_text("stage_stage:\n  prune_modifiers:\n" + "".join(f"    {p}\n" for p in parts))
+    return path
+
+
+def needs_data(name):
+    return name.split("+")[0] not in ("magnitude", "magnitude_24") or "gptq" in name
+
+
+def words_of(name, model, text, directory):
+    words = ["compress", "--model", model, "--recipe", recipe_file(directory, name)]
+    if needs_data(name):
+        words += ["--dataset", text, "--num-calibration-samples", 60, "--max-seq-length", 128]
+    return words
+
+
+def tensors_of(directory):
+    merged = {}
+    for shard in sorted(directory.glob("*.safetensors")):
+        merged.update(load_file(shard))
+    return merged
+
+
+def dense_weights(directory):
+    """The linears of the layers as transformers multiplies them."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
+    if hasattr(model, "hf_quantizer"):
+        from compressed_tensors.compressors import ModelCompressor
+
+        ModelCompressor.from_pretrained(str(directory)).decompress_model(model)
+    return {name: weight.data.float() for name, weight in model.named_parameters()
+            if name.endswith("_proj.weight")}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory, model, text):
+    """Every combination, made once by one rank."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            directory = tmp_path_factory.mktemp("out")
+            run = llmc(*words_of(name, model, text, directory / "recipe"), "--output",
+                       directory / "out")
+            assert run.code == 0, run.err
+            made[name] = directory / "out"
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_ranks_give_the_same_bytes(name, ranks, outputs, model, text, tmp_path):
+    run = mpirun(ranks, *words_of(name, model, text, tmp_path), "--output", tmp_path / "out",
+                 LLMC_THREADS=ranks)
+    assert run.code == 0, run.err
+    assert digest(tmp_path / "out") == digest(outputs(name))
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_sound_and_as_sparse_as_asked(name, outputs, model):
+    assert llmc("verify", outputs(name), "--against", model).code == 0
+    weights = dense_weights(outputs(name))
+    assert len(weights) == 21
+    for weight_name, weight in weights.items():
+        zeros = weight == 0
+        if "24" in name:
+            assert (zeros.view(weight.shape[0], -1, 4).sum(-1) >= 2).all(), weight_name
+        elif name == "sparsegpt_50":  # One more than half in every block of 128 columns.
+            blocks = weight.shape[1] // 128
+            assert zeros.sum() >= weight.numel() // 2 + blocks
+            assert zeros.sum() <= weight.numel() // 2 + 4 * blocks
+        elif name == "magnitude":
+            assert (zeros.sum(1) == int(weight.shape[1] * 0.6)).all(), weight_name
+    if name == "wanda_owl":
+        total = sum((w == 0).sum().item() for w in weights.values())
+        assert 0.45 < total / sum(w.numel() for w in weights.values()) < 0.55
+        layer = [(weights[f"model.layers.{i}.mlp.up_proj.weight"] == 0).float().mean().item()
+                 for i in range(3)]
+        assert max(layer) - min(layer) > 0.05 and max(layer) <= 0.7
+
+
+def test_dense_output_has_no_quantization_config(outputs):
+    config = json.loads((outputs("sparsegpt_50") / "config.json").read_text())
+    assert "quantization_config" not in config
+
+
+@pytest.mark.parametrize("pruner, quantiser", [
+    ("sparsegpt_24", "gptq"), ("sparsegpt_24", "fp8"), ("sparsegpt_50", "gptq_asym"),
+    ("magnitude", "rtn_asym")])
+def test_quantisers_keep_the_mask_exactly(pruner, quantiser, outputs):
+    pruned = dense_weights(outputs(pruner))
+    quantised = dense_weights(outputs(f"{pruner}+{quantiser}"))
+    for name, weight in pruned.items():
+        # Layers behind the first see other inputs and have masks of their own.
+        if needs_data(pruner) and "layers.0." not in name:
+            continue
+        lost = (weight == 0) & (quantised[name] != 0)
+        assert not lost.any(), (name, int(lost.sum()))
+
+
+def test_gptq_without_a_pruner_before_it_fills_zeros(outputs, model, text, tmp_path):
+    """The mask is kept because the recipe prunes, not because a weight is 0."""
+    pruned = outputs("magnitude")
+    run = llmc("compress", "--model", pruned, "--recipe", "W4A16", "--dataset", text,
+               "--num-calibration-samples", 60, "--max-seq-length", 128, "--output",
+               tmp_path / "filled")
+    assert run.code == 0, run.err
+    recipe = tmp_path / "constant.yaml"
+    recipe.write_text("a_stage:\n  a_modifiers:\n    ConstantPruningModifier: {targets: [Linear]}\n    "
+                      + QUANTISERS["gptq"] + "\n")
+    run = llmc("compress", "--model", pruned, "--recipe", recipe, "--dataset", text,
+               "--num-calibration-samples", 60, "--max-seq-length", 128, "--output",
+               tmp_path / "kept")
+    assert run.code == 0, run.err
+    before = dense_weights(pruned)
+    kept, filled = dense_weights(tmp_path / "kept"), dense_weights(tmp_path / "filled")
+    assert all(not ((before[n] == 0) & (kept[n] != 0)).any() for n in before)
+    assert any(((before[n] == 0) & (filled[n] != 0)).any() for n in before)
+
+
+def test_the_report_has_the_sparsity_of_every_linear(outputs):
+    report = json.loads((outputs("sparsegpt_24+gptq") / "llmc_report/report.json").read_text())
+    assert len(report["linears"]) == 21
+    for row in report["linears"]:
+        assert row["method"] == "SparseGPT + GPTQ"
+        assert abs(row["sparsity"] - 0.5) < 0.01
+        assert 0 < row["output_error"] < 1
+
+
+STEPS = ["layer.load", "layer.chunk", "layer.reduce", "layer.solve", "layer.write",
+         "unit.before_sync", "unit.marked", "layer.propagate"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_every_step(step, outputs, model, text, tmp_path):
+    words = words_of("sparsegpt_24+gptq", model, text, tmp_path / "recipe")
+    out = tmp_path / "out"
+    assert llmc(*words, "--output", out, LLMC_FAILPOINTS=f"{step}=kill@2").code != 0
+    assert not out.exists()
+    again = llmc(*words, "--output", out, "--ranks", 1 + STEPS.index(step) % 2)
+    assert again.code == 0, again.err
+    assert digest(out) == digest(outputs("sparsegpt_24+gptq"))
+
+
+def test_owl_goes_on_after_a_kill(outputs, model, text, tmp_path):
+    words = words_of("wanda_owl", model, text, tmp_path / "recipe")
+    assert llmc(*words, "--output", tmp_path / "out", LLMC_FAILPOINTS="layer.write=kill@2").code != 0
+    again = llmc(*words, "--output", tmp_path / "out", "--ranks", 2)
+    assert again.code == 0, again.err
+    assert digest(tmp_path / "out") == digest(outputs("wanda_owl"))
+
+
+def test_plan_says_what_is_pruned_and_what_is_shared(model, text, tmp_path):
+    words = words_of("sparsegpt_24+gptq", model, text, tmp_path)[1:]
+    plan = llmc("plan", *words)
+    assert plan.code == 0, plan.err
+    assert "SparseGPTModifier: q_proj 2:4, target Linear (layers 0-2)" in plan.out
+    assert "Hessian for SparseGPTModifier and GPTQModifier" in plan.out
+
+
+@pytest.mark.parametrize("fields, words", [
+    ("SparseGPTModifier: {sparsity: 1.0}", ["sparsity", "less than 1"]),
+    ("SparseGPTModifier: {sparsity: -0.1}", ["sparsity", "at least 0"]),
+    ("SparseGPTModifier: {mask_structure: '2:4'}", ["sparsity: missing"]),
+    ("SparseGPTModifier: {sparsity: 0.5, mask_structure: '4:2'}", ["mask_structure", "N:M"]),
+    ("SparseGPTModifier: {sparsity: 0.5, mask_structure: 'half'}", ["mask_structure", "'half'"]),
+    ("SparseGPTModifier: {sparsity: 0.5, mask_structure: '2:4', block_size: 126}",
+     ["block_size 126", "multiple of 4"]),
+    ("SparseGPTModifier: {sparsity: 0.7, mask_structure: '2:4'}", ["0.7", "2:4", "0.5"]),
+    ("SparseGPTModifier: {sparsity: 0.4, mask_structure: '2:5', block_size: 125, ignore: [lm_head]}",
+     ["2:5", "in_features 128", "model.layers.0.self_attn.q_proj"]),
+    ("WandaPruningModifier: {sparsity: 0.5, owl_m: 5}", ["sparsity_profile: owl and owl_lmbda"]),
+    ("WandaPruningModifier: {sparsity: 0.5, sparsity_profile: owl, owl_m: 5}", ["owl_lmbda"]),
+    ("WandaPruningModifier: {sparsity: [0.5, 0.6], ignore: [lm_head]}",
+     ["lists 2 numbers", "match 22"]),
+    ("WandaPruningModifier: {sparsity: 0.5, targets: ['re:nothing']}", ["re:nothing"]),
+    ("WandaPruningModifier: {sparsity: 0.5, block_size: 64}", ["block_size"]),
+    ("MagnitudePruningModifier: {init_sparsity: 0.1, targets: [Linear]}", ["final_sparsity: missing"]),
+    ("MagnitudePruningModifier: {init_sparsity: 0.1, final_sparsity: 0.5, apply_globally: true}",
+     ["apply_globally"]),
+    ("GPTQModifier: {scheme: W4A16, ignore: [lm_head]}\n    SparseGPTModifier: {sparsity: 0.5}",
+     ["SparseGPTModifier", "GPTQModifier", "last"]),
+])
+def test_wrong_recipes_are_refused(fields, words, model, text, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"a_stage:\n  a_modifiers:\n    {fields}\n")
+    run = llmc("compress", "--model", model, "--recipe", recipe, "--dataset", text, "--output",
+               tmp_path / "out")
+    assert run.code == 2, (run.code, run.err)
+    for word in words:
+        assert word in run.err, run.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_preserved_mask_beyond_the_target_is_refused(outputs, text, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("a_stage:\n  a_modifiers:\n    SparseGPTModifier: {sparsity: 0.3, "
+                      "preserve_sparsity_mask: true, ignore: [lm_head]}\n")
+    words = ["compress", "--model", outputs("magnitude"), "--recipe", recipe, "--dataset", text,
+             "--num-calibration-samples", 20, "--max-seq-length", 64, "--output", tmp_path / "out"]
+    run = llmc(*words)
+    assert run.code == 2, run.err
+    assert "preserve_sparsity_mask" in run.err and "layers.0" in run.err
+
+
+def text_of(paths):
+    return [p for path in paths for p in path.read_text().split("\n\n") if len(p) > 100]
+
+
+@pytest.mark.parametrize("name", ["sparsegpt_50", "sparsegpt_24", "wanda_24"])
+def test_as_good_as_llmcompressor(name, tmp_path):
+    """The trained example, the same token rows, one rank."""
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from transformers import AutoTokenizer
+
+    trained = SOURCE / "examples/tiny-llama"
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    rows = [tokenizer(p)["input_ids"][:128] for p in text_of(sorted(SOURCE.glob("*.md")))][:24]
+    data, held = tmp_path / "data.jsonl", tmp_path / "held.jsonl"
+    data.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
+    held.write_text("".join(json.dumps({"text": p}) + "\n"
+                            for p in text_of([SOURCE / "docs/architecture.md"])))
+    recipe = recipe_file(tmp_path / "recipe", name)
+    theirs_recipe = tmp_path / "theirs.yaml"  # There, ignoring "lm_head" by name has no effect.
+    theirs_recipe.write_text(recipe.read_text().replace("[lm_head]", "['re:.*lm_head']"))
+    masks = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
+    oneshot(model=str(trained), dataset=Dataset.from_list(masks), recipe=str(theirs_recipe),
+            num_calibration_samples=len(rows), max_seq_length=128, shuffle_calibration_samples=False,
+            output_dir=str(tmp_path / "theirs"))
+    run = llmc("compress", "--model", trained, "--recipe", recipe, "--dataset", data, "--no-shuffle",
+               "--num-calibration-samples", len(rows), "--max-seq-length", 128, "--compute-dtype",
+               "float32", "--output", tmp_path / "ours")
+    assert run.code == 0, run.err
+    ours, theirs = tensors_of(tmp_path / "ours"), tensors_of(tmp_path / "theirs")
+    first = [n for n in ours if ".layers.0." in n and n.endswith("_proj.weight")]
+    equal = sum(((ours[n] == 0) == (theirs[n] == 0)).sum().item() for n in first)
+    assert equal / sum(ours[n].numel() for n in first) > 0.99
+    perplexity = {}
+    for who in ("ours", "theirs"):
+        found = llmc("eval", "--model", tmp_path / who, "--dataset", held, "--max-seq-length", 128,
+                     "--json")
+        assert found.code == 0, found.err
+        perplexity[who] = found.json()["perplexity"]
+    assert perplexity["ours"] < 1.005 * perplexity["theirs"], perplexity
