@@ -19,8 +19,10 @@ constexpr size_t kWidth = 88;
 bool NeedsQuotes(const std::string& text, bool in_flow) {
   if (text.empty() || ResolveScalar(text) != ScalarType::kString) return true;
   if (text == "=" || text == "<<") return true;
-  // Dates and sexagesimal numbers start with a digit or a sign.
-  const bool number_like = text.find_first_not_of("0123456789+-.:TZ_ ") == std::string::npos;
+  // Dates and sexagesimal numbers start with a digit or a sign; whole ones not with 0:.
+  const bool is_text = text.starts_with("0:") && !absl::StrContains(text, ".");
+  const bool number_like =
+      !is_text && text.find_first_not_of("0123456789+-.:TZ_ ") == std::string::npos;
   if (number_like || text.front() == ' ' || text.back() == ' ') return true;
   if (absl::StrContains("#,[]{}&*!|>'\"%@`", absl::string_view(text).substr(0, 1))) return true;
   if (absl::StrContains("-?:", absl::string_view(text).substr(0, 1))) return true;
