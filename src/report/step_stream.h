@@ -33,8 +33,9 @@ struct SolveNote {
   bool is_fallback = false;            // Not the method that the recipe asks for.
   std::optional<double> damping_frac;  // Of the Hessian's mean diagonal, as used.
   std::optional<int64_t> num_tokens;   // Calibration tokens this linear saw.
-  std::optional<double> sparsity;      // Fraction of its weights that pruning has left 0.
   std::string reason;                  // Why it fell back, or other remarks.
+  // Fraction of its weights that pruning has left 0.
+  std::optional<double> sparsity = std::nullopt;
 
   bool operator==(const SolveNote&) const = default;
 };

@@ -125,6 +125,9 @@ TEST(SolveNote, AllFields_ComeBackTheSame) {
   EXPECT_EQ(ParseSolveNote(ToString(note)), note);
   const SolveNote plain = {"GPTQ", false, std::nullopt, std::nullopt, ""};
   EXPECT_EQ(ParseSolveNote(ToString(plain)), plain);
+  const SolveNote pruned = {"SparseGPT + GPTQ", false, 0.01, 7, "", 0.5};
+  EXPECT_EQ(ToString(pruned), "SparseGPT + GPTQ damping=0.01 tokens=7 sparsity=0.5");
+  EXPECT_EQ(ParseSolveNote(ToString(pruned)), pruned);
 }
 
 TEST(SolveNote, FreeText_BecomesMethodAndReason) {
