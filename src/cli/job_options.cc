@@ -130,6 +130,16 @@ void AddJobOptions(CLI::App& app, Job& job) {
     job.max_shard_bytes = bytes;
   })->default_str(FormatByteSize(job.max_shard_bytes));
   AddNumericOptions(app, job);
+  static const std::map<std::string, SparseFormat> kSparseFormats = {
+      {"dense", SparseFormat::kDense},
+      {"sparse-24-bitmask", SparseFormat::kSparse24Bitmask},
+      {"sparse-bitmask", SparseFormat::kSparseBitmask}};
+  app.add_option("--sparse-format", job.sparse_format,
+                 "store zeros of pruned weights like other numbers, or leave them out, for "
+                 "compressed-tensors before 0.15")
+      ->transform(CLI::CheckedTransformer(kSparseFormats))
+      ->type_name("dense|sparse-24-bitmask|sparse-bitmask")
+      ->envname("LLMC_SPARSE_FORMAT");
   app.add_flag("--fresh", job.fresh, "ignore an unfinished run and replace a finished output")
       ->envname("LLMC_FRESH");
   app.add_option("--eval-dataset", job.eval_datasets,

@@ -89,6 +89,18 @@ int EditDistance(const std::string& a, const std::string& b) {
 absl::string_view NumberTypeName(NumberType type) { return NameIn(kNumberTypes, type); }
 absl::string_view StrategyName(Strategy strategy) { return NameIn(kStrategies, strategy); }
 absl::string_view ActOrderName(ActOrder actorder) { return NameIn(kActOrders, actorder); }
+absl::string_view SparseFormatName(SparseFormat format) {
+  switch (format) {
+    case SparseFormat::kDense:
+      return "dense";
+    case SparseFormat::kSparse24Bitmask:
+      return "sparse-24-bitmask";
+    case SparseFormat::kSparseBitmask:
+      return "sparse-bitmask";
+  }
+  return "";
+}
+
 absl::string_view FormatName(Format format) { return NameIn(kFormats, format); }
 
 absl::StatusOr<NumberType> NumberTypeFromName(absl::string_view name) {

@@ -59,7 +59,7 @@ class QuantizationConfig {
  public:
   // Missing keys take their historical meaning (NVFP4 without scale_dtype: fp8
   // scales; MXFP4: exponents). kInvalidArgument: damaged or contradictory.
-  // kUnimplemented: another quant_method, a sparse or marlin-24 layout.
+  // kUnimplemented: another quant_method, the marlin-24 layout.
   static absl::StatusOr<QuantizationConfig> FromJson(const nlohmann::json& json);
 
   // The group that a module falls in by the client's rules, null when it is dense
@@ -76,6 +76,8 @@ class QuantizationConfig {
   // False for checkpoints of fake-quantised dense weights (status "frozen").
   bool is_compressed() const { return is_compressed_; }
   const nlohmann::json& transform_config() const { return transform_config_; }
+  // Layout of the weights that `<module>.compressed` tensors stand for.
+  SparseFormat sparse_format() const { return sparse_format_; }
 
  private:
   std::vector<ConfigGroup> groups_;
@@ -85,9 +87,22 @@ class QuantizationConfig {
   std::string format_, version_;
   bool is_compressed_ = true;
   nlohmann::json transform_config_ = nlohmann::json::object();
+  SparseFormat sparse_format_ = SparseFormat::kDense;
 
   friend class QuantizationConfigReader;
 };
+
+// What sparsity_config says of a checkpoint in a layout without zeros.
+struct SparsityContents {
+  SparseFormat format = SparseFormat::kSparse24Bitmask;
+  std::vector<std::string> ignore;  // Linears that are stored as they are.
+  double global_sparsity = 0;       // Fraction of all weights that is 0.
+};
+
+// `quantization_config` (null: the model is not quantised) with the sparsity_config of
+// compressed-tensors 0.14 in it.
+nlohmann::json WithSparsityConfig(nlohmann::json quantization_config,
+                                  const SparsityContents& contents);
 
 // The quantization_config inside a config.json (also under the old key
 // compression_config and inside text_config), null when the model is dense.

@@ -105,6 +105,12 @@ class QuantizationConfigReader {
     if (sparsity == nullptr || !sparsity->is_object()) return absl::OkStatus();
     LLMC_ASSIGN_OR_RETURN(const std::string layout, StringAt(*sparsity, "format", "dense"));
     if (layout == "dense") return absl::OkStatus();
+    for (SparseFormat format : {SparseFormat::kSparse24Bitmask, SparseFormat::kSparseBitmask}) {
+      if (layout == SparseFormatName(format)) {
+        config_.sparse_format_ = format;
+        return absl::OkStatus();
+      }
+    }
     return absl::UnimplementedError(absl::StrCat("quantization_config.sparsity_config.format: '",
                                                  layout.substr(0, 80),
                                                  "' is a layout that llmc does not read"));

@@ -141,6 +141,24 @@ Json TransformOnly(const Json& transform_config) {
 
 }  // namespace
 
+Json WithSparsityConfig(Json config, const SparsityContents& contents) {
+  if (config.is_null()) {
+    config = {{"format", "dense"},
+              {"quant_method", "compressed-tensors"},
+              {"quantization_status", "compressed"},
+              {"transform_config", Json::object()},
+              {"version", std::string(kCompressedTensorsVersion)}};
+  }
+  const bool is_24 = contents.format == SparseFormat::kSparse24Bitmask;
+  config["sparsity_config"] = {{"format", std::string(SparseFormatName(contents.format))},
+                               {"global_sparsity", contents.global_sparsity},
+                               {"ignore", contents.ignore},
+                               {"registry_requires_subclass", false},
+                               {"sparsity_structure", is_24 ? "2:4" : "unstructured"},
+                               {"targets", {"Linear"}}};
+  return config;
+}
+
 absl::StatusOr<Json> QuantizationConfigJson(const ConfigContents& contents) {
   Groups all = CollectGroups(contents.modules);
   const std::optional<QuantizationArgs> kv_cache_scheme = KvCacheScheme(contents);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "kernels/compress.h"
+#include "kernels/sparse_packing.h"
 #include "nlohmann/json.hpp"
 
 namespace llmc {
@@ -28,11 +29,12 @@ bool RotatesAtRunTime(const nlohmann::json& transform_config) {
   return false;
 }
 
-// Stored tensors of one module, read when first asked for.
+// Stored tensors of one module, read when first asked for. A weight whose zeros are
+// left out is unpacked.
 class ModuleTensors {
  public:
-  ModuleTensors(const Checkpoint& checkpoint, std::string module)
-      : checkpoint_(checkpoint), module_(std::move(module)) {}
+  ModuleTensors(const Checkpoint& checkpoint, std::string module, SparseFormat sparse_format)
+      : checkpoint_(checkpoint), module_(std::move(module)), sparse_format_(sparse_format) {}
 
   const TensorView* Find(absl::string_view suffix) {
     const auto [it, added] = loaded_.try_emplace(std::string(suffix));
@@ -51,8 +53,13 @@ class ModuleTensors {
 
   void Load(const std::string& suffix, Loaded& loaded) {
     const std::string name = absl::StrCat(module_, ".", suffix);
-    if (!checkpoint_.Contains(name)) return;
-    absl::StatusOr<HostTensor> tensor = checkpoint_.Read(name);
+    const bool is_packed = suffix == "weight" && sparse_format_ != SparseFormat::kDense &&
+                           checkpoint_.Contains(absl::StrCat(module_, ".compressed"));
+    if (!is_packed && !checkpoint_.Contains(name)) return;
+    absl::StatusOr<HostTensor> tensor =
+        is_packed ? kernels::UnpackSparse([this](absl::string_view part) { return Find(part); },
+                                          sparse_format_)
+                  : checkpoint_.Read(name);
     if (!tensor.ok()) {
       status_.Update(tensor.status());
       return;
@@ -64,6 +71,7 @@ class ModuleTensors {
 
   const Checkpoint& checkpoint_;
   const std::string module_;
+  const SparseFormat sparse_format_;
   std::map<std::string, Loaded> loaded_;
   absl::Status status_;
 };
@@ -147,7 +155,7 @@ absl::Status WeightSource::AddFp8Block(const nlohmann::json& config) {
 
 absl::StatusOr<HostTensor> WeightSource::Decompress(const std::string& module,
                                                     const CompressedModule& compressed) const {
-  ModuleTensors tensors(*checkpoint_, module);
+  ModuleTensors tensors(*checkpoint_, module, sparse_format());
   kernels::DecompressOptions options(spec_.dtype.value_or(DType::kBF16));
   options.padded_packing = quantization_ && HasPaddedPacking(quantization_->version());
   absl::StatusOr<HostTensor> dense = kernels::DecompressWeight(
@@ -156,6 +164,19 @@ absl::StatusOr<HostTensor> WeightSource::Decompress(const std::string& module,
   LLMC_RETURN_IF_ERROR(tensors.status());
   if (!dense.ok()) return At(module, dense.status());
   return dense;
+}
+
+SparseFormat WeightSource::sparse_format() const {
+  return quantization_ ? quantization_->sparse_format() : SparseFormat::kDense;
+}
+
+absl::StatusOr<HostTensor> WeightSource::ReadSparse(const std::string& module) const {
+  ModuleTensors tensors(*checkpoint_, module, sparse_format());
+  absl::StatusOr<HostTensor> weight = kernels::UnpackSparse(
+      [&tensors](absl::string_view suffix) { return tensors.Find(suffix); }, sparse_format());
+  LLMC_RETURN_IF_ERROR(tensors.status());
+  if (!weight.ok()) return At(module, weight.status());
+  return weight;
 }
 
 absl::StatusOr<HostTensor> WeightSource::Read(const std::string& tensor_name) const {
@@ -168,6 +189,9 @@ absl::StatusOr<HostTensor> WeightSource::Read(const std::string& tensor_name) co
     const CheckpointTensor* stored = checkpoint_->Find(tensor_name);
     if (has_weights && (stored == nullptr || !IsDenseFloat(stored->spec.dtype))) {
       return Decompress(it->first, it->second);
+    }
+    if (stored == nullptr && sparse_format() != SparseFormat::kDense) {
+      return ReadSparse(std::string(module));
     }
   }
   return checkpoint_->Read(tensor_name);

@@ -51,6 +51,8 @@ class WeightSource {
 
   WeightSource(std::shared_ptr<const Checkpoint> checkpoint, const ModelSpec& spec);
   absl::Status FindSchemes();
+  SparseFormat sparse_format() const;
+  absl::StatusOr<HostTensor> ReadSparse(const std::string& module) const;
   absl::Status AddFp8Block(const nlohmann::json& config);
   absl::StatusOr<HostTensor> Decompress(const std::string& module,
                                         const CompressedModule& compressed) const;

@@ -18,6 +18,8 @@
 #include "pipeline/calibrated_run.h"
 #include "pipeline/data_free_run.h"
 #include "pipeline/run_report_facts.h"
+#include "pipeline/sparse_repack.h"
+#include "plan/pruning_plan.h"
 #include "report/step_stream.h"
 #include "tokenizer/tokenizer.h"
 #include "verify/verify.h"
@@ -76,13 +78,15 @@ class JobRun {
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(MakeThePlan()));
     LLMC_RETURN_IF_ERROR(ReadCalibration());
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(CheckEstimate()));
-    LLMC_RETURN_IF_ERROR(OpenWriter());
+    LLMC_RETURN_IF_ERROR(DivertOutput());
+    if (!already_committed_) LLMC_RETURN_IF_ERROR(OpenWriter());
     if (run_.is_leader()) AddPlanFacts(run_, options_.command_line, builder_);
     if (!already_committed_) {
       LLMC_RETURN_IF_ERROR(plan_.calibrated ? RunCalibrated(run_) : RunDataFree(run_));
       LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(Commit()));
     }
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(Verify()));
+    LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(Repack()));
     // The plan's figure is for the work; the evaluation holds whole logits.
     peak_bytes_ = PeakResidentBytes();
     return EvaluatePerplexity();
@@ -191,6 +195,13 @@ class JobRun {
     return stat(journal.c_str(), &file) == 0 ? TimeText(file.st_mtime) : "";
   }
 
+  void WarnFinishedBefore() {
+    if (!run_.is_leader()) return;
+    clock_.Warn(Step::kClaim, absl::StrCat(job_.output,
+                                           ": finished before; nothing was done "
+                                           "(--fresh makes it again)"));
+  }
+
   absl::Status OpenWriter() {
     StepScope scope(clock_, Step::kClaim);
     absl::Status local;
@@ -203,11 +214,7 @@ class JobRun {
     LLMC_RETURN_IF_ERROR(collective_.AllReduceMax(std::span<int64_t>(committed)));
     already_committed_ = committed[0] != 0;
     if (already_committed_) {
-      if (run_.is_leader()) {
-        clock_.Warn(Step::kClaim, absl::StrCat(job_.output,
-                                               ": finished before; nothing was done "
-                                               "(--fresh makes it again)"));
-      }
+      WarnFinishedBefore();
       return absl::OkStatus();
     }
     if (!run_.is_leader()) local = Adopt(CheckpointWriter::Open(MakeWriterOptions()));
@@ -230,17 +237,69 @@ class JobRun {
     return absl::OkStatus();
   }
 
+  // With a sparse layout the job writes zeros like any number into a sibling of the
+  // output, which Repack then replaces. A finished output is found before any work.
+  absl::Status DivertOutput() {
+    if (job_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
+    packed_output_ = job_.output;
+    int64_t finished[1] = {0};
+    absl::Status local;
+    if (run_.is_leader()) {
+      const absl::StatusOr<bool> is_finished = IsRepacked(RequestOfRepack());
+      local = is_finished.status();
+      finished[0] = is_finished.ok() && *is_finished ? 1 : 0;
+    }
+    LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(local));
+    LLMC_RETURN_IF_ERROR(collective_.AllReduceMax(std::span<int64_t>(finished)));
+    already_committed_ = finished[0] != 0;
+    if (already_committed_) {
+      packed_output_.clear();
+      WarnFinishedBefore();
+    } else {
+      job_.output = packed_output_ + std::string(kUnpackedSuffix);
+    }
+    return absl::OkStatus();
+  }
+
+  RepackRequest RequestOfRepack() const {
+    RepackRequest request;
+    request.output_dir = packed_output_;
+    request.format = job_.sparse_format;
+    request.modules = SparseModules(plan_);
+    request.fingerprint = JobFingerprint(job_, plan_, run_.samples.hash);
+    request.max_shard_bytes = job_.max_shard_bytes;
+    request.fresh = job_.fresh;
+    return request;
+  }
+
+  // Rank 0 alone: a copy from disk to disk.
+  absl::Status Repack() {
+    if (packed_output_.empty()) return absl::OkStatus();
+    const std::string unpacked = std::exchange(job_.output, packed_output_);
+    if (!run_.is_leader()) return absl::OkStatus();
+    writer_.reset();
+    LLMC_ASSIGN_OR_RETURN(const CommitContents contents, OtherFiles());
+    if (options_.may_publish) LLMC_RETURN_IF_ERROR(options_.may_publish());
+    LLMC_RETURN_IF_ERROR(RepackSparse(unpacked, RequestOfRepack(), contents));
+    return Verify();
+  }
+
   absl::Status Commit() {
     StepScope scope(clock_, Step::kCommit);
     if (!run_.is_leader()) return absl::OkStatus();
+    LLMC_ASSIGN_OR_RETURN(const CommitContents contents, OtherFiles());
+    if (options_.may_publish) LLMC_RETURN_IF_ERROR(options_.may_publish());
+    return writer_->Commit(contents);
+  }
+
+  absl::StatusOr<CommitContents> OtherFiles() const {
     CommitContents contents;
     contents.config_json = plan_.config_json;
     contents.files["recipe.yaml"] = ResolvedRecipeYaml(plan_.recipe);
     contents.files["README.md"] = ModelCard(run_);
     contents.source_dir = plan_.source->dir();
     LLMC_ASSIGN_OR_RETURN(contents.source_files, plan_.source->SourceFiles());
-    if (options_.may_publish) LLMC_RETURN_IF_ERROR(options_.may_publish());
-    return writer_->Commit(contents);
+    return contents;
   }
 
   // Rank 0 re-opens what was written.
@@ -340,6 +399,7 @@ class JobRun {
   bool already_committed_ = false;
   std::string stopped_at_;  // Of the attempt that is resumed.
   int64_t peak_bytes_ = 0;
+  std::string packed_output_;  // Where the job ends when its output is repacked; else "".
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "formats/names.h"
 #include "llmc/byte_size.h"
 #include "llmc/parallel.h"
 #include "recipe/recipe.h"
@@ -89,6 +90,9 @@ std::string ReproduceCommand(const Job& job, int world_size) {
                   " --quotient-rounding ",
                   job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
                   " --max-shard-size ", job.max_shard_bytes);
+  if (job.sparse_format != SparseFormat::kDense) {
+    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(job.sparse_format));
+  }
   if (world_size > 1) absl::StrAppend(&command, " --ranks ", world_size);
   return command;
 }

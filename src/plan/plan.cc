@@ -78,6 +78,7 @@ class Planner {
     LLMC_RETURN_IF_ERROR(PlanTransforms());
     plan_.compute_dtype = ResolveComputeDType(job_, plan_.modules);
     LLMC_RETURN_IF_ERROR(RefuseWhatIsMissing());
+    LLMC_RETURN_IF_ERROR(CheckSparseFormat(plan_, job_.sparse_format));
     LLMC_RETURN_IF_ERROR(PlaceTensors());
     LLMC_RETURN_IF_ERROR(WriteConfig());
     return std::move(plan_);

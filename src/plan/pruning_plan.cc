@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "formats/names.h"
 #include "formats/target.h"
 
 namespace llmc {
@@ -183,7 +184,57 @@ class PruningPlanner {
   std::vector<PlannedTransform> transforms_;
 };
 
+bool StoresPlainWeight(const PlannedModule& module) {
+  return std::any_of(module.stored.begin(), module.stored.end(), [&](const TensorSpec& spec) {
+    return spec.name == module.module.weight_name();
+  });
+}
+
+// Two of every four columns are sure to be 0.
+bool Is24(const Modifier& modifier) {
+  const MaskStructure& mask = PruningFieldsOf(modifier)->mask_structure;
+  return mask.group_size == 4 && mask.prune_count >= 2;
+}
+
 }  // namespace
+
+std::vector<std::string> SparseModules(const Plan& plan) {
+  std::vector<std::string> names;
+  for (const PlannedModule& module : plan.modules) {
+    const bool is_pruned = std::any_of(
+        plan.transforms.begin(), plan.transforms.end(), [&](const PlannedTransform& transform) {
+          return transform.module == module.module.name && !transform.tensors.empty();
+        });
+    if (is_pruned) names.push_back(module.module.name);
+  }
+  return names;
+}
+
+absl::Status CheckSparseFormat(const Plan& plan, SparseFormat format) {
+  if (format == SparseFormat::kDense) return absl::OkStatus();
+  const std::string where = absl::StrCat("--sparse-format ", SparseFormatName(format), ": ");
+  const std::vector<std::string> names = SparseModules(plan);
+  if (names.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(where, "the recipe prunes nothing"));
+  }
+  for (const std::string& name : names) {
+    const PlannedModule& module = *plan.Find(name);
+    if (!module.is_quantized() || StoresPlainWeight(module)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, name, " is stored as ", FormatName(module.scheme->format),
+                     ", expected a format with whole codes (FP8, INT8) or no quantisation"));
+  }
+  if (format == SparseFormat::kSparseBitmask) return absl::OkStatus();
+  for (const PlannedTransform& transform : plan.transforms) {
+    const Modifier& modifier = plan.recipe.modifiers()[transform.modifier];
+    if (transform.tensors.empty() || transform.module.empty() || Is24(modifier)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, transform.module, " is pruned ",
+                     transform.subject.substr(transform.subject.find(' ') + 1),
+                     ", expected mask_structure 2:4"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::vector<PlannedTransform>> PlanPruning(const Plan& plan, int modifier,
                                                           const std::vector<ModuleSpec>& modules) {

@@ -20,6 +20,13 @@ namespace llmc {
 absl::StatusOr<std::vector<PlannedTransform>> PlanPruning(const Plan& plan, int modifier,
                                                           const std::vector<ModuleSpec>& modules);
 
+// The pruned linears of `plan` whose weight a layout without zeros may take the place of.
+std::vector<std::string> SparseModules(const Plan& plan);
+
+// kInvalidArgument when `format` cannot store the pruned linears: none is, their
+// quantised format is packed, or their masks are not 2:4.
+absl::Status CheckSparseFormat(const Plan& plan, SparseFormat format);
+
 }  // namespace llmc
 
 #endif  // LLMC_PLAN_PRUNING_PLAN_H_

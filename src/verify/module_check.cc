@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -96,9 +97,12 @@ class ModuleChecker {
     return absl::StrCat(module_.name, ".", suffix);
   }
 
+  bool IsSparse() const { return subject_.output->Contains(Name("compressed")); }
+
   bool HasAllTensors() const {
     return std::all_of(module_.stored.begin(), module_.stored.end(),
                        [this](const StoredTensorSpec& spec) {
+                         if (spec.suffix == "weight" && IsSparse()) return true;
                          const CheckpointTensor* tensor = subject_.output->Find(Name(spec.suffix));
                          return tensor != nullptr && tensor->spec.dtype == spec.dtype &&
                                 tensor->spec.shape == spec.shape;
@@ -119,6 +123,7 @@ class ModuleChecker {
       LLMC_ASSIGN_OR_RETURN(small_["weight_g_idx"], subject_.output->Read(Name("weight_g_idx")));
     }
     CheckSmallTensors();
+    if (IsSparse()) LLMC_RETURN_IF_ERROR(UnpackCodes());
     WeightDistance distance(layout_);
     const bool compares = subject_.dense != nullptr && !subject_.weights_transformed &&
                           !module_.source.tensor.empty() && small_are_sound_;
@@ -182,12 +187,31 @@ class ModuleChecker {
     return std::max<int64_t>(1, kRangeBytes / row_bytes / step) * step;
   }
 
+  absl::Status UnpackCodes() {
+    LLMC_ASSIGN_OR_RETURN(unpacked_, ReadSparseWeight(subject_, module_.name));
+    if (unpacked_->dtype() == codes_->dtype && unpacked_->shape() == codes_->shape) {
+      return absl::OkStatus();
+    }
+    return absl::DataLossError(
+        absl::StrCat("compressed: stands for ", SafetensorsName(unpacked_->dtype()), " ",
+                     ShapeString(unpacked_->shape()), ", expected ", SafetensorsName(codes_->dtype),
+                     " ", ShapeString(codes_->shape)));
+  }
+
+  absl::StatusOr<HostTensor> ReadCodes(int64_t first, int64_t count) const {
+    if (!unpacked_) return subject_.output->ReadRows(Name(codes_->suffix), first, count);
+    HostTensor rows(unpacked_->dtype(), {count, unpacked_->dim(1)});
+    const int64_t row_bytes = unpacked_->dim(1) * ElementSize(unpacked_->dtype());
+    const auto from = unpacked_->bytes().subspan(first * row_bytes, count * row_bytes);
+    std::copy(from.begin(), from.end(), rows.bytes().begin());
+    return rows;
+  }
+
   absl::Status CheckRanges(WeightDistance* distance) {
     const int64_t rows = RowsOfRange();
     for (int64_t first = 0; first < module_.shape[0]; first += rows) {
       const int64_t count = std::min(rows, module_.shape[0] - first);
-      LLMC_ASSIGN_OR_RETURN(const HostTensor codes,
-                            subject_.output->ReadRows(Name(codes_->suffix), first, count));
+      LLMC_ASSIGN_OR_RETURN(const HostTensor codes, ReadCodes(first, count));
       findings_.CountBytes(codes.num_bytes());
       CheckCodes(codes, first);
       if (distance != nullptr) LLMC_RETURN_IF_ERROR(Compare(codes, first, *distance));
@@ -329,6 +353,7 @@ class ModuleChecker {
   kernels::GridLayout layout_;
   const StoredTensorSpec* codes_ = nullptr;
   std::map<std::string, HostTensor> small_;  // All stored tensors but the codes.
+  std::optional<HostTensor> unpacked_;       // The codes of a weight stored without zeros.
   bool small_are_sound_ = true;
   CodeRange range_;
 };

@@ -10,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "architecture/model_spec.h"
 #include "architecture/module_spec.h"
+#include "kernels/sparse_packing.h"
 
 namespace llmc {
 namespace {
@@ -31,6 +32,10 @@ constexpr std::array<absl::string_view, 17> kSuffixes = {"weight_packed",
                                                          "k_zero_point",
                                                          "v_zero_point",
                                                          "q_zero_point"};
+
+// What stands for a weight that is stored without zeros.
+constexpr std::array<const char*, 4> kSparseParts = {"compressed", "bitmask", "row_offsets",
+                                                     "shape"};
 
 // Ends of the names of stored rotation matrices.
 constexpr std::array<absl::string_view, 4> kTransformEnds = {"_input.weight", "_output.weight",
@@ -72,6 +77,7 @@ class TableMaker {
       AddStoredModules();
     AddFamilyModules();
     for (const auto& [name, candidate] : candidates_) Place(name, candidate);
+    for (const auto& [name, candidate] : candidates_) PlaceSparse(name);
     if (subject_.dense != nullptr) AddUntouched();
     AllowOthers();
     return std::move(table_);
@@ -139,7 +145,7 @@ class TableMaker {
   }
 
   bool IsStored(const std::string& module) const {
-    for (const char* suffix : {".weight", ".weight_packed", ".weight_scale"})
+    for (const char* suffix : {".weight", ".weight_packed", ".weight_scale", ".compressed"})
       if (subject_.output->Contains(absl::StrCat(module, suffix))) return true;
     return false;
   }
@@ -152,7 +158,8 @@ class TableMaker {
       if (IsTransform(subject_, name)) continue;
       const absl::string_view suffix = QuantizationSuffix(name);
       const bool is_matrix = absl::EndsWith(name, ".weight") && tensor.spec.shape.size() == 2;
-      if (is_matrix || suffix == "weight_packed" || suffix == "weight_scale")
+      if (is_matrix || suffix == "weight_packed" || suffix == "weight_scale" ||
+          absl::EndsWith(name, ".compressed"))
         names.insert(std::string(ModuleOf(name)));
     }
     std::vector<TensorSpec> stand_ins;
@@ -165,7 +172,7 @@ class TableMaker {
 
   // The dtype of the dense weight is that of the scales, where those have one.
   DType StoredDType(const std::string& module) const {
-    for (const char* suffix : {".weight_scale", ".weight"}) {
+    for (const char* suffix : {".weight_scale", ".weight", ".compressed"}) {
       const CheckpointTensor* tensor = subject_.output->Find(absl::StrCat(module, suffix));
       if (tensor != nullptr && IsDenseFloat(tensor->spec.dtype)) return tensor->spec.dtype;
     }
@@ -280,9 +287,24 @@ class TableMaker {
     }
   }
 
+  // In place of a weight: whatever parts are stored, in the shapes that they have; that
+  // they fit is a matter of their values.
+  void PlaceSparse(const std::string& name) {
+    const bool is_sparse = subject_.config &&
+                           subject_.config->sparse_format() != SparseFormat::kDense &&
+                           subject_.output->Contains(absl::StrCat(name, ".compressed"));
+    if (!is_sparse || table_.required.erase(absl::StrCat(name, ".weight")) == 0) return;
+    table_.sparse.push_back(name);
+    for (const char* part : kSparseParts) {
+      const CheckpointTensor* stored = subject_.output->Find(absl::StrCat(name, ".", part));
+      if (stored != nullptr) table_.required[stored->spec.name] = stored->spec;
+    }
+  }
+
   // Every other tensor of the source must be there as it was.
   void AddUntouched() {
     std::set<std::string> replaced;
+    for (const std::string& name : table_.sparse) replaced.insert(absl::StrCat(name, ".weight"));
     for (const QuantizedModule& module : table_.quantized) {
       replaced.insert(absl::StrCat(module.name, ".weight"));
       if (module.source.expert >= 0) replaced.insert(module.source.tensor);
@@ -337,6 +359,12 @@ Shape StoredWeightShape(const Checkpoint& checkpoint, const std::string& module,
                         const QuantizationArgs* args) {
   const CheckpointTensor* weight = checkpoint.Find(absl::StrCat(module, ".weight"));
   if (weight != nullptr) return weight->spec.shape;
+  const CheckpointTensor* sparse = checkpoint.Find(absl::StrCat(module, ".shape"));
+  if (sparse != nullptr && sparse->spec.dtype == DType::kI64 &&
+      NumElements(sparse->spec.shape) == 2) {
+    const absl::StatusOr<HostTensor> values = checkpoint.Read(sparse->spec.name);
+    if (values.ok()) return {values->as<int64_t>()[0], values->as<int64_t>()[1]};
+  }
   const CheckpointTensor* packed = checkpoint.Find(absl::StrCat(module, ".weight_packed"));
   if (packed == nullptr || packed->spec.shape.size() != 2 || args == nullptr) return {};
   const Shape& stored = packed->spec.shape;
@@ -351,6 +379,23 @@ Shape StoredWeightShape(const Checkpoint& checkpoint, const std::string& module,
       return {stored[0], columns};
   }
   return {stored[0], stored[1] * 32 / std::max(1, args->num_bits)};
+}
+
+absl::StatusOr<HostTensor> ReadSparseWeight(const Subject& subject, const std::string& module) {
+  std::map<std::string, HostTensor> parts;
+  std::map<std::string, TensorView, std::less<>> views;
+  for (const char* part : kSparseParts) {
+    const std::string name = absl::StrCat(module, ".", part);
+    if (!subject.output->Contains(name)) continue;
+    LLMC_ASSIGN_OR_RETURN(parts[part], subject.output->Read(name));
+    views[part] = parts[part].view();
+  }
+  return kernels::UnpackSparse(
+      [&views](absl::string_view suffix) -> const TensorView* {
+        const auto it = views.find(std::string(suffix));
+        return it == views.end() ? nullptr : &it->second;
+      },
+      subject.config->sparse_format());
 }
 
 ModuleTable MakeModuleTable(const Subject& subject, Findings& findings) {

@@ -49,6 +49,7 @@ struct QuantizedModule {
 
 struct ModuleTable {
   std::vector<QuantizedModule> quantized;      // By name.
+  std::vector<std::string> sparse;             // Modules whose weight is stored without zeros.
   std::map<std::string, TensorSpec> required;  // Full name -> what must be stored.
   std::set<std::string> allowed;               // May be stored too, in any form.
   // Stored and source names of tensors that are neither quantised nor new.
@@ -63,6 +64,9 @@ ModuleTable MakeModuleTable(const Subject& subject, Findings& findings);
 // The part after the last '.' when it is one that compressed checkpoints add
 // ("weight_scale", "k_scale", ...), else "".
 absl::string_view QuantizationSuffix(absl::string_view tensor_name);
+
+// The whole weight of a module of `table.sparse`.
+absl::StatusOr<HostTensor> ReadSparseWeight(const Subject& subject, const std::string& module);
 
 // Shape of the dense weight that a module's stored tensors stand for, empty when
 // there is none: of `weight`, else of weight_packed with the bits of `args`.

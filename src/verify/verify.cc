@@ -83,6 +83,16 @@ void CheckQuantizedModules(const Subject& subject, const ModuleTable& table, Fin
               [&](int64_t i) { CheckModule(subject, table.quantized[i], findings); });
 }
 
+// That the parts of every weight without zeros fit each other.
+void CheckSparseModules(const Subject& subject, const ModuleTable& table, Findings& findings) {
+  ParallelFor(static_cast<int64_t>(table.sparse.size()), [&](int64_t i) {
+    const absl::Status status = ReadSparseWeight(subject, table.sparse[i]).status();
+    if (!status.ok()) {
+      findings.Add(ProblemCode::kBadValues, table.sparse[i], std::string(status.message()));
+    }
+  });
+}
+
 void CheckEverything(Subject& subject, const VerifyOptions& options, Findings& findings) {
   ReadManifest(subject, findings);
   ReadConfig(subject, findings);
@@ -96,6 +106,7 @@ void CheckEverything(Subject& subject, const VerifyOptions& options, Findings& f
   if (subject.dense != nullptr) CheckConfigFields(subject, findings);
   if (!options.read_values) return;
   CheckQuantizedModules(subject, table, findings);
+  CheckSparseModules(subject, table, findings);
   CheckOtherValues(subject, table, findings);
   if (subject.dense != nullptr) CheckUntouched(subject, table, findings);
   if (options.check_hashes) CheckTensorHashes(subject, findings);

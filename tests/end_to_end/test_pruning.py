@@ -279,3 +279,83 @@ def test_as_good_as_llmcompressor(name, tmp_path):
         assert found.code == 0, found.err
         perplexity[who] = found.json()["perplexity"]
     assert perplexity["ours"] < 1.005 * perplexity["theirs"], perplexity
+
+
+@pytest.mark.parametrize("name, layout", [
+    ("sparsegpt_24", "sparse-24-bitmask"), ("sparsegpt_24+fp8", "sparse-24-bitmask"),
+    ("magnitude", "sparse-bitmask")])
+def test_packed_layouts_hold_the_same_weights(name, layout, outputs, model, text, tmp_path):
+    words = words_of(name, model, text, tmp_path / "recipe")
+    words += ["--sparse-format", layout, "--output", tmp_path / "out"]
+    run = llmc(*words, "--ranks", 2)
+    assert run.code == 0, run.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "recipe"]
+    plain, packed = tensors_of(outputs(name)), tensors_of(tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    sparsity = config["sparsity_config"]
+    assert sparsity["format"] == layout and sparsity["ignore"] == ["lm_head"]
+    pruned = [n for n in plain if n.endswith("_proj.weight")]
+    assert len(pruned) == 21 and not any(n in packed for n in pruned)
+    for weight in pruned:
+        dense = plain[weight]
+        stem = weight.removesuffix("weight")
+        assert packed[stem + "shape"].flatten().tolist() == list(dense.shape)
+        bits = packed[stem + "bitmask"]
+        kept = torch.stack([bits[:, c // 8] >> (c % 8) & 1 for c in range(dense.shape[1])], 1).bool()
+        raw = dense.view(torch.uint8) if dense.dtype == torch.float8_e4m3fn else dense
+        values = packed[stem + "compressed"]
+        values = values.view(torch.uint8) if values.dtype == torch.float8_e4m3fn else values
+        assert torch.equal(values.flatten(), raw[kept]), weight
+        assert not raw[~kept].any(), weight
+    for other in set(plain) - set(pruned):
+        assert torch.equal(plain[other].float(), packed[other].float()), other
+    # The readers of llmc: soundness, sizes, and the same figures as the plain output.
+    verify = llmc("verify", tmp_path / "out", "--against", model)
+    assert verify.code == 0, verify.out
+    inspect = llmc("inspect", tmp_path / "out", "--json").json()
+    assert inspect["num_parameters"] == llmc("inspect", outputs(name), "--json").json()["num_parameters"]
+    figures = [llmc("eval", "--model", path, "--dataset", text, "--max-seq-length", 64, "--num-windows",
+                    4, "--json").json()["perplexity"] for path in (outputs(name), tmp_path / "out")]
+    assert figures[0] == figures[1]
+    again = llmc(*words)
+    assert again.code == 0 and "finished before" in again.err
+
+
+def test_packed_layout_goes_on_after_a_kill(model, text, tmp_path):
+    words = words_of("sparsegpt_24", model, text, tmp_path / "recipe")
+    words += ["--sparse-format", "sparse-24-bitmask"]
+    assert llmc(*words, "--output", tmp_path / "whole").code == 0
+    for number, step in enumerate(["layer.write=kill@2", "commit.before_rename=kill@1",
+                                   "commit.before_rename=kill@2"]):
+        out = tmp_path / f"out{number}"
+        assert llmc(*words, "--output", out, LLMC_FAILPOINTS=step).code != 0, step
+        again = llmc(*words, "--output", out)
+        assert again.code == 0, again.err
+        assert digest(out) == digest(tmp_path / "whole")
+
+
+def test_damaged_packed_layout_is_found(model, text, tmp_path):
+    from safetensors.torch import save_file
+
+    words = words_of("sparsegpt_24", model, text, tmp_path / "recipe")
+    out = tmp_path / "out"
+    assert llmc(*words, "--sparse-format", "sparse-24-bitmask", "--output", out).code == 0
+    shard = sorted(out.glob("*.safetensors"))[0]
+    tensors = load_file(shard)
+    name = next(n for n in tensors if n.endswith("bitmask"))
+    tensors[name][0, 0] ^= 1
+    save_file(tensors, shard, metadata={"format": "pt"})
+    verify = llmc("verify", out)
+    assert verify.code == 1
+    assert "two bits for every four columns" in verify.out + verify.err
+
+
+@pytest.mark.parametrize("name, layout, words", [
+    ("sparsegpt_24+gptq", "sparse-24-bitmask", ["pack-quantized", "whole codes"]),
+    ("sparsegpt_50", "sparse-24-bitmask", ["50 %", "mask_structure 2:4"])])
+def test_layouts_that_cannot_hold_the_mask_are_refused(name, layout, words, model, text, tmp_path):
+    run = llmc(*words_of(name, model, text, tmp_path / "recipe"), "--sparse-format", layout,
+               "--output", tmp_path / "out")
+    assert run.code == 2, run.err
+    for word in words:
+        assert word in run.err, run.err

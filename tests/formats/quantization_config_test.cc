@@ -122,10 +122,26 @@ TEST(QuantizationConfig, PresetGroups_AreExpanded) {
   EXPECT_EQ(config->groups()[0].scheme, Preset("W8A8"));
 }
 
+// The objects are those of golden/legacy/sparsity_config.json, which compressed-tensors
+// 0.14.0.1 has written.
+TEST(SparsityConfig, WrittenObject_IsTheReferencesAndReadsBack) {
+  const Json written = WithSparsityConfig(
+      Json(),
+      {.format = SparseFormat::kSparse24Bitmask, .ignore = {"lm_head"}, .global_sparsity = 0.45});
+  EXPECT_EQ(written.at("sparsity_config"), Json::parse(R"({"format": "sparse-24-bitmask",
+    "global_sparsity": 0.45, "ignore": ["lm_head"], "registry_requires_subclass": false,
+    "sparsity_structure": "2:4", "targets": ["Linear"]})"));
+  EXPECT_EQ(QuantizationConfig::FromJson(written)->sparse_format(), SparseFormat::kSparse24Bitmask);
+  const Json bitmask = WithSparsityConfig(
+      written, {.format = SparseFormat::kSparseBitmask, .ignore = {}, .global_sparsity = 0.55});
+  EXPECT_EQ(bitmask.at("sparsity_config").at("sparsity_structure"), "unstructured");
+  EXPECT_EQ(QuantizationConfig::FromJson(bitmask)->sparse_format(), SparseFormat::kSparseBitmask);
+}
+
 TEST(QuantizationConfig, ForeignOrDamaged_IsRefusedWithTheKey) {
   EXPECT_EQ(ReadStatus(R"({"quant_method": "gptq"})").code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(ReadStatus(R"({"format": "marlin-24"})").code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ReadStatus(R"({"sparsity_config": {"format": "sparse-24-bitmask"}})").code(),
+  EXPECT_EQ(ReadStatus(R"({"sparsity_config": {"format": "sparse-2:4"}})").code(),
             absl::StatusCode::kUnimplemented);
   EXPECT_EQ(
       ReadStatus(R"({"config_groups": {"g": {"targets": ["L"], "weights": {"num_bits": 0}}}})")
