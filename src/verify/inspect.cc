@@ -83,8 +83,26 @@ class Inspector {
  private:
   void FindQuantizedModules() {
     Findings ignored;  // Soundness is VerifyCheckpoint's subject.
-    for (QuantizedModule& module : MakeModuleTable(subject_, ignored).quantized)
+    ModuleTable table = MakeModuleTable(subject_, ignored);
+    for (QuantizedModule& module : table.quantized)
       quantized_.emplace(module.name, std::move(module));
+    for (const std::string& name : table.sparse)
+      sparse_[name] = NumElements(StoredWeightShape(*subject_.output, name, nullptr));
+  }
+
+  // Parameters that a tensor of a module without a quantised weight stands for.
+  int64_t ParametersOf(const TensorSpec& spec, const std::string& module) const {
+    if (!IsSparsePart(spec.name, module)) return NumElements(spec.shape);
+    return absl::EndsWith(spec.name, ".compressed") ? sparse_.at(module) : 0;
+  }
+
+  bool IsSparsePart(const std::string& name, const std::string& module) const {
+    return sparse_.contains(module) && !absl::EndsWith(name, ".bias");
+  }
+
+  std::string DenseFormat(const TensorSpec& spec, const std::string& module) const {
+    if (!IsSparsePart(spec.name, module)) return std::string(SafetensorsName(spec.dtype));
+    return std::string(SparseFormatName(subject_.config->sparse_format()));
   }
 
   ModuleGroup& GroupFor(const std::string& pattern, const std::string& format) {
@@ -103,20 +121,22 @@ class Inspector {
     const std::string module = dot == std::string::npos ? spec.name : spec.name.substr(0, dot);
     const auto it = quantized_.find(module);
     const bool is_parameter = it != quantized_.end() && QuantizationSuffix(spec.name).empty() &&
-                              !absl::EndsWith(spec.name, ".weight");
+                              !absl::EndsWith(spec.name, ".weight") &&
+                              !IsSparsePart(spec.name, module);
     ModuleGroup& group = it == quantized_.end()
-                             ? GroupFor(Pattern(module), std::string(SafetensorsName(spec.dtype)))
+                             ? GroupFor(Pattern(module), DenseFormat(spec, module))
                              : GroupFor(Pattern(module), FormatText(it->second.group->scheme));
     const bool is_new = seen_.insert({module, group.format}).second;
     if (is_new) ++group.num_modules;
     group.num_bytes += spec.num_bytes();
-    if (it == quantized_.end() || is_parameter) group.num_parameters += NumElements(spec.shape);
+    if (it == quantized_.end() || is_parameter) group.num_parameters += ParametersOf(spec, module);
     if (it != quantized_.end() && is_new) group.num_parameters += NumElements(it->second.shape);
   }
 
   Subject subject_;
   Inspection result_;
   std::map<std::string, QuantizedModule> quantized_;
+  std::map<std::string, int64_t> sparse_;  // Module -> elements of its weight.
   std::map<std::pair<std::string, std::string>, size_t> group_of_;
   std::set<std::pair<std::string, std::string>> seen_;  // Modules counted, by format.
 };
