@@ -132,7 +132,9 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   solved.num_tokens = factor.statistics->hessian_sum.tokens;
   solved.weight = std::move(layer.weights.at(module.module.name));
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
-  LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, solved.weight.view(), absmax));
+  LLMC_ASSIGN_OR_RETURN(const std::vector<float> importance,
+                        ImportanceOf(module, *layer.statistics));
+  LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, solved.weight.view(), absmax, importance));
   LLMC_ASSIGN_OR_RETURN(solved.activation_parameters,
                         ActivationParameters(module, *layer.statistics));
 

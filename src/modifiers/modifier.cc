@@ -1,5 +1,6 @@
 #include "modifiers/modifier.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -8,6 +9,7 @@
 #include "llmc/parallel.h"
 #include "modifiers/gptq.h"
 #include "modifiers/round_to_nearest.h"
+#include "plan/statistics.h"
 
 namespace llmc {
 namespace {
@@ -32,10 +34,29 @@ std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier) {
   return std::make_unique<RoundToNearestLayerModifier>();
 }
 
+absl::StatusOr<std::vector<float>> ImportanceOf(const PlannedModule& module,
+                                                const Statistics& statistics) {
+  std::vector<float> importance;
+  if (!WeighsErrors(module)) return importance;
+  const std::vector<double> squares = statistics.at(module.module.input_group).SquareSums();
+  if (std::any_of(squares.begin(), squares.end(), [](double sum) { return sum > 0; })) {
+    importance.assign(squares.begin(), squares.end());
+    return importance;
+  }
+  const auto& kwargs = module.scheme->weights->observer_kwargs;
+  const auto strict = kwargs.find("strict");
+  if (strict == kwargs.end() || strict->second == 0) return importance;
+  return absl::FailedPreconditionError(absl::StrCat(
+      module.module.name, ": its input was zero or saw no calibration token, expected ",
+      "activations for observer ", *module.scheme->weights->observer, " (strict)"));
+}
+
 absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
-                                           std::optional<float> fused_absmax) {
+                                           std::optional<float> fused_absmax,
+                                           std::span<const float> importance) {
   kernels::WeightGridOptions options;
   options.fused_absmax = fused_absmax;
+  options.importance = importance;
   absl::StatusOr<kernels::WeightGrid> grid =
       kernels::ComputeWeightGrid(weight, *module.scheme->weights, options);
   if (!grid.ok()) return At(module.source.name, grid.status());

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,10 +63,18 @@ class LayerModifier {
 // The modifier that carries out `modifier` of a recipe, which quantises.
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier);
 
+// What the imatrix observers weigh the errors of input channels with: the sums over
+// tokens of x^2, [in_features]. Empty, so that all weigh the same: another observer,
+// one scale for several rows, no token seen (kFailedPrecondition naming the module
+// where observer_kwargs say strict).
+absl::StatusOr<std::vector<float>> ImportanceOf(const PlannedModule& module,
+                                                const Statistics& statistics);
+
 // The grid of a module's weight by its scheme's observer. kInvalidArgument naming
 // the weight for NaN and infinity.
 absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
-                                           std::optional<float> fused_absmax);
+                                           std::optional<float> fused_absmax,
+                                           std::span<const float> importance = {});
 
 // |W - Q|^2 / |W|^2 of rounding `weight` to `grid`: the output error for H = I,
 // reported where no Hessian was collected.

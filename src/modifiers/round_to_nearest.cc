@@ -14,7 +14,8 @@ absl::StatusOr<SolvedModule> RoundToNearest(const PlannedModule& module, HostTen
   solved.method = module.method == Method::kActivations ? module.method : Method::kRoundToNearest;
   LLMC_ASSIGN_OR_RETURN(solved.activation_parameters, ActivationParameters(module, statistics));
   if (module.scheme->weights) {
-    LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, weight.view(), fused_absmax));
+    LLMC_ASSIGN_OR_RETURN(const std::vector<float> importance, ImportanceOf(module, statistics));
+    LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, weight.view(), fused_absmax, importance));
     LLMC_ASSIGN_OR_RETURN(solved.output_error, WeightError(module, weight.view(), solved.grid));
   }
   solved.weight = std::move(weight);

@@ -302,7 +302,9 @@ class LayerWalk {
       const PlannedModule& module = run_.plan.modules[index];
       if (module.modifier != modifier) continue;
       solve.modules.push_back(&module);
-      LLMC_ASSIGN_OR_RETURN(absmax[&module], FusedAbsMax(run_.plan, module, read));
+      LLMC_ASSIGN_OR_RETURN(const std::vector<float> importance,
+                            ImportanceOf(module, work.statistics));
+      LLMC_ASSIGN_OR_RETURN(absmax[&module], FusedAbsMax(run_.plan, module, read, importance));
     }
     for (const PlannedModule* module : solve.modules) {
       HostTensor& weight = solve.weights[module->module.name];

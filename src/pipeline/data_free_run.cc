@@ -231,7 +231,8 @@ void Report(RunState& run, const WorkUnit& unit, const UnitResults& results) {
 }  // namespace
 
 absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
-                                                 const DenseReader& read) {
+                                                 const DenseReader& read,
+                                                 std::span<const float> importance) {
   const std::optional<QuantizationArgs>& weights = module.scheme->weights;
   if (!weights || weights->strategy != Strategy::kTensorGroup) return std::nullopt;
   std::vector<ModuleRef> refs;
@@ -248,7 +249,10 @@ absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const Planned
   for (int index : family) {
     const PlannedModule& member = plan.modules[index];
     LLMC_ASSIGN_OR_RETURN(const TensorView weight, read(member.source.name));
-    absl::StatusOr<float> searched = kernels::SearchedAbsMax(weight, *module.scheme->weights);
+    kernels::WeightGridOptions options;
+    options.importance = importance;
+    absl::StatusOr<float> searched =
+        kernels::SearchedAbsMax(weight, *module.scheme->weights, options);
     if (!searched.ok()) return At(member.source.name, searched.status());
     absmax = std::max(absmax, *searched);
   }

@@ -20,9 +20,11 @@ absl::Status RoundUnit(RunState& run, const WorkUnit& unit);
 
 // The largest |w| over the serving family (q/k/v, gate/up, ...) of an NVFP4
 // module, whose dense weights `read` gives by tensor name; nullopt for other schemes.
+// `importance`: of the family's one input, for imatrix observers.
 using DenseReader = std::function<absl::StatusOr<TensorView>(const std::string& tensor)>;
 absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
-                                                 const DenseReader& read);
+                                                 const DenseReader& read,
+                                                 std::span<const float> importance = {});
 
 }  // namespace llmc
 

@@ -261,12 +261,6 @@ class Planner {
                          ": output_activations outside the layers are known, but not in "
                          "this version"));
       }
-      if (!module.scheme->weights) continue;
-      const std::string observer = module.scheme->weights->observer.value_or("");
-      if (absl::StrContains(observer, "imatrix")) {
-        return absl::UnimplementedError(absl::StrCat(module.module.name, ": observer ", observer,
-                                                     " is known, but not in this version"));
-      }
     }
     return absl::OkStatus();
   }

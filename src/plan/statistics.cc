@@ -120,9 +120,17 @@ std::vector<StaticActivation> StaticActivationsOf(const PlannedAttention& attent
   return all;
 }
 
+bool WeighsErrors(const PlannedModule& module) {
+  if (!module.scheme || !module.scheme->weights || !module.module.is_linear()) return false;
+  const QuantizationArgs& weights = *module.scheme->weights;
+  return absl::StrContains(weights.observer.value_or(""), "imatrix") &&
+         weights.strategy != Strategy::kTensor && weights.strategy != Strategy::kBlock;
+}
+
 Needs NeedsOfModule(const PlannedModule& module) {
   Needs needs;
   if (module.method == Method::kGptq) needs[module.module.input_group].hessian = true;
+  if (WeighsErrors(module)) needs[module.module.input_group].squares = true;
   for (const StaticActivation& activation : StaticActivationsOf(module)) AddNeed(activation, needs);
   return needs;
 }

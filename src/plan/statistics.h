@@ -23,6 +23,10 @@ struct StaticActivation {
 std::vector<StaticActivation> StaticActivationsOf(const PlannedModule& module);
 std::vector<StaticActivation> StaticActivationsOf(const PlannedAttention& attention);
 
+// Whether the observer of a linear's weight weighs errors by the squares of its input
+// (imatrix_mse, nvfp4_expanded_imatrix; not with one scale for several rows).
+bool WeighsErrors(const PlannedModule& module);
+
 // What the quantiser of `module` and its static activations need, by tap.
 Needs NeedsOfModule(const PlannedModule& module);
 

@@ -171,3 +171,30 @@ def test_quantised_cache_changes_evaluation(float_model, token_rows, text, tmp_p
         perplexity.append(run.json()["perplexity"])
     assert perplexity[0] != perplexity[1]
     assert perplexity[1] == pytest.approx(perplexity[0], rel=0.02)
+
+
+IMATRIX = {
+    "int4 group": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32,
+                   "symmetric": True, "observer": "imatrix_mse"},
+    "int4 asymmetric": {"num_bits": 4, "type": "int", "strategy": "channel", "symmetric": False,
+                        "observer": "imatrix_mse"},
+    "nvfp4 expanded": {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16,
+                       "symmetric": True, "observer": "nvfp4_expanded_imatrix"},
+    "nvfp4 expanded mse": {"num_bits": 4, "type": "float", "strategy": "tensor_group",
+                           "group_size": 16, "symmetric": True, "observer": "nvfp4_expanded_mse"},
+}
+
+
+@pytest.mark.parametrize("name", IMATRIX)
+def test_importance_of_inputs_chooses_the_library_s_scales(name, float_model, token_rows, tmp_path):
+    groups = {"group_0": {"targets": ["Linear"], "weights": IMATRIX[name]}}
+    recipe = recipe_file(tmp_path, config_groups=groups, ignore=["lm_head"])
+    expected = theirs(float_model, recipe, token_rows, tmp_path / "theirs")
+    found = ours(float_model, recipe, token_rows, tmp_path / "ours")
+    assert found.keys() == expected.keys()
+    for tensor in expected:
+        if not tensor.endswith(("_scale", "zero_point")):
+            continue
+        same = (found[tensor].float() == expected[tensor].float()).float().mean().item()
+        # Importance is summed in another order: a near tie may go the other way.
+        assert same > 0.99, tensor
