@@ -167,7 +167,8 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   const int64_t totals = layer.hessian_elements / 2 * 8;
   const int64_t capture =
       totals + layer.hessian_elements / 2 * 4 + inputs + rearranged + layer.channel_bytes;
-  const int64_t factor = 2 * layer.largest_input * layer.largest_input * 4;
+  // The Hessian, its reversed copy, and the factor.
+  const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
   // Codes of at most a byte wait for the layer to be written.
   const int64_t solve = totals + factor + 2 * layer.largest_weight * 4 + layer.weights +
                         layer.channel_bytes + layer.rewritten_bytes;
