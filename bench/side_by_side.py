@@ -35,8 +35,16 @@ SMOOTHING = {
     "AWQ + RTN W4A16": ("QuantizationModifier", "W4A16", True, "AWQModifier: {}"),
     "AWQ + RTN W4A16_ASYM": ("QuantizationModifier", "W4A16_ASYM", True, "AWQModifier: {}"),
 }
+# Without a scheme: pruned and left dense.
+SPARSE_24 = "SparseGPTModifier: {sparsity: 0.5, mask_structure: '2:4', ignore: ['re:.*lm_head']}"
+PRUNING = {
+    "SparseGPT 50 %": ("", "", True, "SparseGPTModifier: {sparsity: 0.5, ignore: ['re:.*lm_head']}"),
+    "SparseGPT 2:4": ("", "", True, SPARSE_24),
+    "SparseGPT 2:4 + FP8_DYNAMIC": ("QuantizationModifier", "FP8_DYNAMIC", True, SPARSE_24),
+    "Wanda 2:4": ("", "", True, SPARSE_24.replace("SparseGPTModifier", "WandaPruningModifier")),
+}
 PLAIN = list(RECIPES)
-RECIPES.update(SMOOTHING)
+RECIPES.update(SMOOTHING | PRUNING)
 
 
 # A process begins with the memory of the one that forked it, so a small one forks.
@@ -66,9 +74,9 @@ def measure(command, **extra):
 def write_recipe(name):
     modifier, scheme, _, *before = RECIPES[name]
     path = WORK / f"{name.replace(' ', '-')}.yaml"
-    path.write_text("quant_stage:\n  quant_modifiers:\n" + "".join(f"    {m}\n" for m in before) +
-                    f"    {modifier}:\n      targets: [Linear]\n"
-                    f"      ignore: [lm_head]\n      scheme: {scheme}\n")
+    quantiser = (f"    {modifier}:\n      targets: [Linear]\n      ignore: [lm_head]\n"
+                 f"      scheme: {scheme}\n") if modifier else ""
+    path.write_text("quant_stage:\n  quant_modifiers:\n" + "".join(f"    {m}\n" for m in before) + quantiser)
     return path
 
 
@@ -227,6 +235,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="the shipped model only")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--pruning", action="store_true", help="print the rows of pruning alone")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     rows, held = text_rows(64, 512)
@@ -235,14 +244,18 @@ def main():
              "llmc perplexity | its perplexity | output error, of its |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     written = written_rows(shipped, 48, 512)
-    table += side_by_side("shipped", shipped, rows, written, PLAIN, arguments.repeats)
+    if arguments.pruning:
+        side_by_side("shipped", shipped, rows, written, list(PRUNING), arguments.repeats)
+        side_by_side("compute-bound", random_model(), rows, held, list(PRUNING)[:2], arguments.repeats)
+        return
+    table += side_by_side("shipped", shipped, rows, written, [*PLAIN, *PRUNING], arguments.repeats)
     twin = make_twin(shipped, WORK / "twin")
     table += side_by_side("outlier twin", twin, rows, written,
                           ["RTN W8A8", "GPTQ W8A8", *SMOOTHING], arguments.repeats)
     if not arguments.quick:
         bound = random_model()
-        table += side_by_side("compute-bound", bound, rows, held, ["GPTQ W4A16", "GPTQ W8A8"],
-                              arguments.repeats)
+        table += side_by_side("compute-bound", bound, rows, held,
+                              ["GPTQ W4A16", "GPTQ W8A8", *list(PRUNING)[:2]], arguments.repeats)
         rates = gemm_rates()
         table += ["", "Compute-bound GPTQ W4A16 against its matrix products alone, at the rate of one "
                   "2048 x 2048 product on all cores in the same run:", "",
