@@ -24,6 +24,18 @@ absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums);
 // token order. On the calling thread.
 absl::Status ChannelSquares(const TokenRows& x, std::span<double> sums);
 
+// All three on a device, each output [features] or null. Sums of magnitudes and squares
+// are in double in token order and may differ from the CPU's in their last bits; extrema
+// do not. Values that are not finite show in the extrema. Enqueues.
+struct DeviceChannelStatistics {
+  float* min = nullptr;
+  float* max = nullptr;
+  double* magnitudes = nullptr;
+  double* squares = nullptr;
+};
+absl::Status ChannelStatistics(const TokenRows& x, const DeviceChannelStatistics& out,
+                               DeviceQueue& queue);
+
 }  // namespace llmc::kernels
 
 #endif  // LLMC_KERNELS_CHANNEL_STATISTICS_H_

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/device_queue.h"
 #include "kernels/triangle.h"
 #include "llmc/dtype.h"
 #include "llmc/status.h"
@@ -44,6 +45,13 @@ enum class GramMethod : uint8_t {
 // `gram`. kUnimplemented: this CPU does not have `method`.
 absl::Status AddGram(const TokenRows& x, std::span<float> gram,
                      GramMethod method = GramMethod::kBest);
+
+// The same on a device: `gram`, f32 in the layout of Triangle(x.features), is added to.
+//
+// Tiles of the triangle are products on tensor cores for BF16, full FP32 (no TF32) for
+// F32, with FP32 sums. The bits depend on the kind of device and on how rows are cut
+// into calls, not on earlier calls or on the rest of the device. Enqueues.
+absl::Status AddGram(const TokenRows& x, float* gram, DeviceQueue& queue);
 
 }  // namespace llmc::kernels
 
