@@ -159,7 +159,7 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
             OutputEnergy(layer.weights.at(set.modules[i]->module.name), hessian);
       }
       LLMC_RETURN_IF_ERROR(
-          At(group.name, FactorOwned(hessian, ordered, fields_.dampening_frac, set.factor)));
+          At(group.name, FactorOwned(ordered, fields_.dampening_frac, set.factor)));
     }
     if (layer.is_last) group.statistics->ForgetHessian();
   }

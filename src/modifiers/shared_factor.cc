@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "kernels/cholesky.h"
@@ -25,14 +26,26 @@ std::span<std::byte> BytesOf(std::span<T> values) {
   return std::as_writable_bytes(values);
 }
 
+bool TakeKept(bool ordered, double dampening_frac, SharedFactor& factor) {
+  std::optional<HessianFactor>& kept = factor.statistics->kept_factor;
+  if (!kept || kept->ordered != ordered || kept->asked_dampening_frac != dampening_frac) {
+    return false;
+  }
+  static_cast<HessianFactor&>(factor) = *std::exchange(kept, std::nullopt);
+  return true;
+}
+
 }  // namespace
 
-absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
-                         SharedFactor& factor) {
+absl::Status FactorOwned(bool ordered, double dampening_frac, SharedFactor& factor) {
   if (factor.statistics->hessian_sum.tokens == 0) {
     factor.failure = "its input saw no calibration token";
     return absl::OkStatus();
   }
+  if (TakeKept(ordered, dampening_frac, factor)) return absl::OkStatus();
+  factor.ordered = ordered;
+  factor.asked_dampening_frac = dampening_frac;
+  const HostTensor& hessian = factor.statistics->Hessian();
   const int64_t n = hessian.dim(0);
   for (int64_t i = 0; i < n; ++i) {
     if (hessian.as<float>()[i * n + i] == 0) factor.dead.push_back(static_cast<int32_t>(i));
@@ -51,6 +64,11 @@ absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampeni
   if (inverse.status().code() != absl::StatusCode::kFailedPrecondition) return inverse.status();
   factor.failure = std::string(inverse.status().message());
   return absl::OkStatus();
+}
+
+void KeepFactor(SharedFactor factor) {
+  InputStatistics& statistics = *factor.statistics;
+  statistics.kept_factor = static_cast<HessianFactor&&>(std::move(factor));
 }
 
 double OutputEnergy(const HostTensor& weight, const HostTensor& hessian) {

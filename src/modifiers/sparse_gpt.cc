@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -49,8 +50,7 @@ absl::Status SparseGptTransform::FactorGroups(std::span<InputGroup> groups,
                             change.dense->Get(group.transforms[i]->tensors[0]));
       group.factor.energies[i] = OutputEnergy(*weight, hessian);
     }
-    LLMC_RETURN_IF_ERROR(
-        At(group.name, FactorOwned(hessian, false, fields_.dampening_frac, group.factor)));
+    LLMC_RETURN_IF_ERROR(At(group.name, FactorOwned(false, fields_.dampening_frac, group.factor)));
   }
   return absl::OkStatus();
 }
@@ -119,6 +119,10 @@ absl::Status SparseGptTransform::PruneGroup(InputGroup& group, LayerChange& chan
   }
   for (size_t i = 0; i < group.transforms.size(); ++i) {
     LLMC_RETURN_IF_ERROR(PruneModule(*group.transforms[i], factor, factor.energies[i], change));
+  }
+  const bool is_owner = factor.statistics->owner == change.collective->rank();
+  if (group.transforms[0]->keeps_factor && is_owner && factor.failure.empty()) {
+    KeepFactor(std::exchange(factor, SharedFactor()));
   }
   factor = SharedFactor();
   return absl::OkStatus();

@@ -240,7 +240,7 @@ class JobRun {
   // With a sparse layout the job writes zeros like any number into a sibling of the
   // output, which Repack then replaces. A finished output is found before any work.
   absl::Status DivertOutput() {
-    if (job_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
+    if (plan_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
     packed_output_ = job_.output;
     int64_t finished[1] = {0};
     absl::Status local;
@@ -264,7 +264,7 @@ class JobRun {
   RepackRequest RequestOfRepack() const {
     RepackRequest request;
     request.output_dir = packed_output_;
-    request.format = job_.sparse_format;
+    request.format = plan_.sparse_format;
     request.modules = SparseModules(plan_);
     request.fingerprint = JobFingerprint(job_, plan_, run_.samples.hash);
     request.max_shard_bytes = job_.max_shard_bytes;

@@ -90,8 +90,8 @@ std::string ReproduceCommand(const Job& job, int world_size) {
                   " --quotient-rounding ",
                   job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
                   " --max-shard-size ", job.max_shard_bytes);
-  if (job.sparse_format != SparseFormat::kDense) {
-    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(job.sparse_format));
+  if (job.sparse_format) {
+    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(*job.sparse_format));
   }
   if (world_size > 1) absl::StrAppend(&command, " --ranks ", world_size);
   return command;

@@ -40,6 +40,7 @@ struct LayerSizes {
   int64_t source_bytes = 0;      // In the checkpoint.
   int64_t largest_weight = 0;    // Elements.
   int64_t hessian_elements = 0;  // Sum over shared inputs of in_features^2.
+  int64_t kept_factors = 0;      // Elements of factors that SparseGPT keeps for GPTQ.
   int64_t largest_input = 0;     // in_features.
   int64_t input_features = 0;    // Sum over shared inputs whose rows are kept.
   int64_t channel_bytes = 0;     // Statistics of channels.
@@ -93,6 +94,20 @@ void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
                        static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
 }
 
+// SparseGPT's rows, and the factors that it keeps, one for each of `kept`.
+void AddPruning(const Plan& plan, const PlannedTransform& transform, std::set<std::string>& kept,
+                LayerSizes& sizes) {
+  if (transform.module.empty() || transform.needs.empty()) return;
+  const auto& [group, need] = *transform.needs.begin();
+  if (!need.hessian) return;
+  const Shape& shape = plan.Find(transform.module)->source.shape;
+  const auto in = static_cast<double>(shape[1]);
+  sizes.solve_flops += static_cast<double>(shape[0]) * in * in;
+  if (transform.keeps_factor && kept.insert(group).second) {
+    sizes.kept_factors += shape[1] * shape[1];
+  }
+}
+
 LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
@@ -104,7 +119,9 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
     if (input != nullptr) sizes.Add(need, input->source.shape[1], num_samples);
   }
   std::set<std::string> rewritten;
+  std::set<std::string> kept;
   for (int index : unit.transforms) {
+    AddPruning(plan, plan.transforms[index], kept, sizes);
     for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
   }
   AddSearch(plan, unit, sizes);
@@ -170,8 +187,8 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   // The Hessian, its reversed copy, and the factor.
   const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
   // Codes of at most a byte wait for the layer to be written.
-  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4 + layer.weights +
-                        layer.channel_bytes + layer.rewritten_bytes;
+  const int64_t solve = totals + factor + 4 * layer.kept_factors + 2 * layer.largest_weight * 4 +
+                        layer.weights + layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs + rearranged;
   return kCalibratedProgramBytes +

@@ -2,8 +2,17 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 namespace llmc {
+namespace {
+
+constexpr std::pair<SparseFormat, v1::SparseFormat> kSparseFormats[] = {
+    {SparseFormat::kDense, v1::SPARSE_FORMAT_DENSE},
+    {SparseFormat::kSparse24Bitmask, v1::SPARSE_FORMAT_SPARSE_24_BITMASK},
+    {SparseFormat::kSparseBitmask, v1::SPARSE_FORMAT_SPARSE_BITMASK}};
+
+}  // namespace
 
 Job ToJob(const v1::JobSpec& spec) {
   Job job;
@@ -30,6 +39,9 @@ Job ToJob(const v1::JobSpec& spec) {
   }
   if (spec.quotient_rounding() == v1::QUOTIENT_ROUNDING_FLOAT32) {
     job.quotient_rounding = QuotientRounding::kFloat32;
+  }
+  for (const auto& [format, message] : kSparseFormats) {
+    if (spec.sparse_format() == message) job.sparse_format = format;
   }
   job.eval_datasets.assign(spec.eval_datasets().begin(), spec.eval_datasets().end());
   if (spec.has_eval_num_windows()) job.eval_num_windows = spec.eval_num_windows();
@@ -63,6 +75,9 @@ v1::JobSpec ToJobSpec(const Job& job) {
   spec.set_quotient_rounding(job.quotient_rounding == QuotientRounding::kFloat32
                                  ? v1::QUOTIENT_ROUNDING_FLOAT32
                                  : v1::QUOTIENT_ROUNDING_MODEL_DTYPE);
+  for (const auto& [format, message] : kSparseFormats) {
+    if (job.sparse_format == format) spec.set_sparse_format(message);
+  }
   for (const std::string& path : job.eval_datasets) spec.add_eval_datasets(path);
   spec.set_eval_num_windows(job.eval_num_windows);
   return spec;

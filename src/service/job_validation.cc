@@ -85,6 +85,9 @@ class Validation {
     if (!v1::QuotientRounding_IsValid(spec.quotient_rounding())) {
       Add("spec.quotient_rounding", "unknown value");
     }
+    if (!v1::SparseFormat_IsValid(spec.sparse_format())) {
+      Add("spec.sparse_format", "unknown value");
+    }
     if (job_.has_priority() && (job_.priority() < 0 || job_.priority() > 100)) {
       Add("priority", absl::StrCat(job_.priority(), ": expected 0 to 100"));
     }
