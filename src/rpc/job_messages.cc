@@ -3,7 +3,17 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/ascii.h"
+
 namespace llmc {
+
+std::string ToProtoText(absl::string_view text) {
+  std::string ascii;
+  for (const char c : text.substr(0, 2000)) {
+    ascii.push_back(absl::ascii_isprint(static_cast<unsigned char>(c)) || c == '\n' ? c : '?');
+  }
+  return ascii;
+}
 
 Job ToJob(const v1::JobSpec& spec) {
   Job job;
@@ -30,6 +40,11 @@ Job ToJob(const v1::JobSpec& spec) {
   }
   if (spec.quotient_rounding() == v1::QUOTIENT_ROUNDING_FLOAT32) {
     job.quotient_rounding = QuotientRounding::kFloat32;
+  }
+  if (spec.sparse_format() == v1::SPARSE_FORMAT_24_BITMASK) {
+    job.sparse_format = SparseFormat::kSparse24Bitmask;
+  } else if (spec.sparse_format() == v1::SPARSE_FORMAT_BITMASK) {
+    job.sparse_format = SparseFormat::kSparseBitmask;
   }
   job.eval_datasets.assign(spec.eval_datasets().begin(), spec.eval_datasets().end());
   if (spec.has_eval_num_windows()) job.eval_num_windows = spec.eval_num_windows();
@@ -63,6 +78,11 @@ v1::JobSpec ToJobSpec(const Job& job) {
   spec.set_quotient_rounding(job.quotient_rounding == QuotientRounding::kFloat32
                                  ? v1::QUOTIENT_ROUNDING_FLOAT32
                                  : v1::QUOTIENT_ROUNDING_MODEL_DTYPE);
+  if (job.sparse_format != SparseFormat::kDense) {
+    spec.set_sparse_format(job.sparse_format == SparseFormat::kSparse24Bitmask
+                               ? v1::SPARSE_FORMAT_24_BITMASK
+                               : v1::SPARSE_FORMAT_BITMASK);
+  }
   for (const std::string& path : job.eval_datasets) spec.add_eval_datasets(path);
   spec.set_eval_num_windows(job.eval_num_windows);
   return spec;
