@@ -33,9 +33,6 @@ inline constexpr int64_t kMinChunkTokens = 4096;
 // bytes of a result do not depend on ranks or threads.
 std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens);
 
-// Numbers of the chunks that `rank` owns: rank, rank + world_size, ...
-std::vector<int64_t> ChunksOfRank(int64_t num_chunks, int rank, int world_size);
-
 }  // namespace llmc
 
 #endif  // LLMC_CALIBRATION_SAMPLE_SCHEDULE_H_

@@ -11,10 +11,12 @@
 #include "c10/core/InferenceMode.h"
 #include "kernels/channel_statistics.h"
 #include "kernels/weight_grid.h"
+#include "llmc/counters.h"
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
 #include "model/torch_tensor.h"
 #include "modifiers/activation_parameters.h"
+#include "plan/partition.h"
 
 namespace llmc {
 namespace {
@@ -334,7 +336,9 @@ absl::Status CaptureRounds(RunState& run, const Schedule& schedule, Capture& cap
     const bool has_chunk = round < static_cast<int64_t>(schedule.mine.size());
     absl::Status local;
     if (has_chunk) {
-      local = capture.AddChunk(schedule.chunks[schedule.mine[round]], store_outputs);
+      const Chunk& chunk = schedule.chunks[schedule.mine[round]];
+      local = capture.AddChunk(chunk, store_outputs);
+      Count(Counter::kCalibrationTokens, chunk.tokens);
     }
     if (round == 0) {
       LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(local));
@@ -426,7 +430,7 @@ Schedule MakeSchedule(const RunState& run) {
   Schedule schedule;
   schedule.chunks = CutIntoChunks(lengths);
   const int64_t num_chunks = static_cast<int64_t>(schedule.chunks.size());
-  schedule.mine = ChunksOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
+  schedule.mine = PiecesOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
   schedule.num_rounds =
       (num_chunks + run.collective.world_size() - 1) / run.collective.world_size();
   return schedule;

@@ -112,6 +112,7 @@ class JobRun {
     StepScope scope(clock_, Step::kPlan);
     LLMC_ASSIGN_OR_RETURN(plan_, MakePlan(job_));
     job_.compute_dtype = plan_.compute_dtype;
+    if (options_.check_plan) LLMC_RETURN_IF_ERROR(options_.check_plan(plan_));
     if (job_.device == "cuda") {
       return absl::UnimplementedError("--device cuda: this build computes on the CPU");
     }

@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+
 namespace llmc {
 namespace {
 
@@ -13,6 +15,14 @@ constexpr std::pair<SparseFormat, v1::SparseFormat> kSparseFormats[] = {
     {SparseFormat::kSparseBitmask, v1::SPARSE_FORMAT_SPARSE_BITMASK}};
 
 }  // namespace
+
+std::string ToProtoText(absl::string_view text) {
+  std::string ascii;
+  for (const char c : text.substr(0, 2000)) {
+    ascii.push_back(absl::ascii_isprint(static_cast<unsigned char>(c)) || c == '\n' ? c : '?');
+  }
+  return ascii;
+}
 
 Job ToJob(const v1::JobSpec& spec) {
   Job job;

@@ -216,17 +216,6 @@ def wait_for_end(stub, name, seconds=120):
     return wait_until(ended, f"{name} ends", seconds)
 
 
-def history(stub, name):
-    """Every event of a job that has ended, as a watcher who came first would see it."""
-    import base64  # noqa: F401
-
-    events = []
-    for message in stub.WatchJob(job_service_pb2.WatchJobRequest(name=name), timeout=30):
-        if message.HasField("event"):
-            events.append(message.event)
-    return events
-
-
 EDGES = {
     "UNSPECIFIED": {"QUEUED"}, "QUEUED": {"LEASED", "PAUSED", "CANCELLED"},
     "LEASED": {"RUNNING", "QUEUED", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"},
@@ -256,4 +245,11 @@ def check_history(events):
 
 
 def job_events(coordinator, name):
-    return json.loads(coordinator.read("/api/" + name))["events"]
+    """Every event that is kept, as the page reads them."""
+    events, after = [], 0
+    while True:
+        answer = json.loads(coordinator.read(f"/api/{name}?after={after}"))
+        events += answer["events"]
+        if not answer["more"]:
+            return events
+        after = events[-1]["sequence"]
