@@ -10,6 +10,10 @@ def pytest_addoption(parser):
                      help="every case of the table; else one of each kind")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "row(number, ...): rows of docs/faults.md it covers")
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--all-cases"):
         return

@@ -128,8 +128,8 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", **env):
-        command = [BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
+    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), **env):
+        command = [*wrap, BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
