@@ -9,7 +9,7 @@ def expect_success(coordinator, stub, root, reference, name):
     assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
     assert digest(root / "out") == reference
     assert check_history(job_events(coordinator, name)) == "SUCCEEDED"
-    assert sorted(p.name for p in root.iterdir() if "partial" in p.name) == []
+    assert sorted(p.name for p in root.iterdir() if p.name.startswith("out.")) == []
     return ended
 
 

@@ -92,7 +92,7 @@ def test_an_output_that_cannot_fit_is_refused_at_submit(root, reference):
         with pytest.raises(grpc.RpcError) as raised:
             submit(coordinator.stub(), spec(root, "small/out"))
         assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "small" in raised.value.details()
+        assert "is free" in raised.value.details()
         submit(coordinator.stub(), spec(root, "out"))
 
 
@@ -248,6 +248,7 @@ def test_a_damaged_checkpoint_is_found_and_redone(coordinator, stub, root, refer
 def test_the_checkpoint_of_another_job_is_refused(coordinator, stub, root, reference):
     first = half_done(coordinator, stub, root)
     stub.CancelJob(job_service_pb2.CancelJobRequest(name=first.name))
+    wait_for_end(stub, first.name)
     other = submit(stub, spec(root, "out", seed=43))
     with Pool(coordinator.address, root, name="heir"):
         expect_failure(coordinator, stub, root, other.name, "FAILED_PRECONDITION", "partial")
