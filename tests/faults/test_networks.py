@@ -167,7 +167,7 @@ def test_a_worker_of_another_version_is_understood(coordinator, stub, root, refe
 
     def talk():
         attach = messages.Attach(pool="newer", instance="newer-1", version="9.0.0",
-                                 ranks=[job_pb2.PoolRank(rank=0, device="npu")])
+                                 ranks=[job_service_pb2.PoolRank(rank=0, device="npu")])
         attach.MergeFromString(b"\xfa\x3f\x03new")  # Field 1023 of a later version.
         yield messages.SessionRequest(attach=attach)
         wait_until(lambda: answers, "it is attached")
