@@ -225,7 +225,7 @@ def test_certificates_change_under_work_and_no_job_is_dropped(root, reference):
 
     with Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
                      "--tls-client-ca", root / "ca.crt", "--lease-ttl-ms", 6000,
-                     insecure=False) as coordinator:
+                     "--heartbeat-interval-ms", 500, insecure=False) as coordinator:
         name = llmc("submit", "--model", spec(root, "out").model, "--recipe", "W4A16", "--dataset",
                     root / "text.jsonl", "--output", root / "out", "--num-calibration-samples", 32,
                     "--max-seq-length", 64).split()[-1]

@@ -25,6 +25,12 @@ def test_a_second_coordinator_on_one_store_is_refused(coordinator, root):
     assert second.process.wait(10) == 78
 
 
+@pytest.mark.row(24)
+def test_a_lease_shorter_than_three_heartbeats_is_refused(root):
+    with pytest.raises(AssertionError, match="three times"):
+        Coordinator(root, "--lease-ttl-ms", 6000, "--heartbeat-interval-ms", 5000).start()
+
+
 def half(path):
     os.truncate(path, path.stat().st_size // 2)
 
