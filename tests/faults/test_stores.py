@@ -1,4 +1,5 @@
 """The coordinator's own state: damaged, doubled, flooded, and clocks that jump."""
+import contextlib
 import json
 import os
 import random
@@ -36,13 +37,14 @@ def half(path):
 
 
 def newer_schema(path):
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version=99")
 
 
 def garbage_in_a_row(path):
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE jobs SET record=?", (b"\xff\xff\xff\xff",))
+        connection.commit()
 
 
 def random_pages(path):
