@@ -106,7 +106,17 @@ sigset_t BlockSignals() {
   return signals;
 }
 
+// Between two heartbeats a pool cannot know that its lease goes on.
+absl::Status CheckTimes(const llmc::CoordinatorOptions& options) {
+  if (options.lease_ttl_ms >= 3 * options.heartbeat_interval_ms) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--lease-ttl-ms: ", options.lease_ttl_ms,
+                   ", expected at least three times --heartbeat-interval-ms (",
+                   options.heartbeat_interval_ms, ")"));
+}
+
 absl::Status Serve(const Flags& flags, const sigset_t& signals) {
+  LLMC_RETURN_IF_ERROR(CheckTimes(flags.coordinator));
   LLMC_ASSIGN_OR_RETURN(const llmc::AllowedRoots roots,
                         llmc::AllowedRoots::Open(flags.allow_roots));
   std::unique_ptr<llmc::TokenFile> tokens;

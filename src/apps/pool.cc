@@ -206,7 +206,7 @@ class Pool {
     if (stop_) return absl::StrCat("exit ", last_code_);
     if (options_.once && jobs_done_ > 0) return absl::StrCat("exit ", last_code_);
     if (!session_->fatal().ok()) {
-      Log("error", std::string(session_->fatal().message()), {});
+      Log("error", std::string(session_->fatal().message()), nlohmann::json::object());
       return absl::StrCat("exit ", kExitBadConfiguration);
     }
     const milliseconds give_up(static_cast<int64_t>(options_.give_up_s * 1000));

@@ -77,6 +77,19 @@ absl::Status Reserve(const PosixFile& file, int64_t num_bytes) {
   return absl::OkStatus();
 }
 
+// An object of texts. A journal's records are checksummed, but whoever may write beside
+// the output can make one that says anything.
+bool IsTextMap(const Json& record, const char* key) {
+  const auto found = record.find(key);
+  return found != record.end() && found->is_object() &&
+         std::all_of(found->begin(), found->end(), [](const Json& v) { return v.is_string(); });
+}
+
+bool Says(const Json& record, const char* key, const Json& value) {
+  const auto found = record.find(key);
+  return found != record.end() && *found == value;
+}
+
 absl::StatusOr<bool> IsPrepared(const ShardLayout& shard, const PosixFile& file) {
   LLMC_ASSIGN_OR_RETURN(const int64_t size, file.Size());
   if (size != shard.file_bytes) return false;
@@ -166,9 +179,8 @@ absl::Status CheckpointWriter::StartJournal() {
 }
 
 absl::Status CheckpointWriter::CheckBegin(const Json& begin) const {
-  const auto there = begin.find("fingerprint");
-  if (begin.value("kind", "") != "begin" || begin.value("version", 0) != kJournalVersion ||
-      there == begin.end() || !there->is_object()) {
+  if (!Says(begin, "kind", "begin") || !Says(begin, "version", kJournalVersion) ||
+      !IsTextMap(begin, "fingerprint")) {
     return absl::FailedPreconditionError(
         absl::StrCat(staging_.string(),
                      ": an unfinished run of another version of llmc; discard "
@@ -176,7 +188,8 @@ absl::Status CheckpointWriter::CheckBegin(const Json& begin) const {
   }
   Fingerprint here = options_.fingerprint;
   here[kLayoutKey] = options_.layout.Hash();
-  const std::string difference = FingerprintDifference(there->get<Fingerprint>(), here);
+  const std::string difference =
+      FingerprintDifference(begin["fingerprint"].get<Fingerprint>(), here);
   if (difference.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(staging_.string(), ": an unfinished run of another job, which differs in ",
@@ -197,9 +210,11 @@ absl::Status CheckpointWriter::AdoptJournal() {
 
 void CheckpointWriter::Replay(const std::vector<Json>& records) {
   for (const Json& record : records) {
-    const std::string kind = record.value("kind", "");
-    if (kind == "done") done_[record.value("unit", "")] = record;
-    if (kind == "void") done_.erase(record.value("unit", ""));
+    const auto unit = record.find("unit");
+    if (unit == record.end() || !unit->is_string()) continue;
+    const std::string name = unit->get<std::string>();
+    if (Says(record, "kind", "done") && IsTextMap(record, "hashes")) done_[name] = record;
+    if (Says(record, "kind", "void")) done_.erase(name);
   }
 }
 

@@ -46,6 +46,7 @@ class RankBeat {
 
  private:
   void Run();
+  void Report(const v1::ReportRankRequest& request, Clock::time_point deadline);
   v1::ReportRankRequest MakeRequest();
   void OnResponse(const v1::ReportRankRequest& request, const v1::ReportRankResponse& response,
                   Clock::time_point sent);
@@ -62,6 +63,9 @@ class RankBeat {
   int64_t next_batch_ = 1;
   bool flushing_ = false;
   bool ending_ = false;
+  // Used by the runner only.
+  std::shared_ptr<grpc::Channel> heard_on_;
+  Clock::time_point heard_;  // On that channel, or since it is in use.
   std::thread runner_;
 };
 

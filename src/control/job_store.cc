@@ -150,9 +150,20 @@ absl::StatusOr<std::vector<store::v1::JobRecord>> JobStore::LoadJobs() {
 
 absl::Status JobStore::Write(const Change& change) {
   if (change.empty()) return absl::OkStatus();
+  return Transact([&] { return WriteRows(change); });
+}
+
+absl::Status JobStore::Probe() {
+  return Transact([this] {
+    return connection_->Run("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)",
+                            {std::string("probe"), RandomBytes(8)});
+  });
+}
+
+absl::Status JobStore::Transact(const std::function<absl::Status()>& write) {
   absl::Status status = Failpoint("store.begin");
   if (status.ok()) status = connection_->Run("BEGIN IMMEDIATE");
-  if (status.ok()) status = WriteRows(change);
+  if (status.ok()) status = write();
   if (status.ok()) status = Failpoint("store.before_commit");
   if (status.ok()) status = connection_->Run("COMMIT");
   if (!status.ok()) connection_->Rollback();

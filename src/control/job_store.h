@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,6 +45,9 @@ class JobStore {
   // this process, and the next call may succeed.
   absl::Status Write(const Change& change);
 
+  // A durable write of nothing that matters: whether the disk works again.
+  absl::Status Probe();
+
   // At most `limit` events of the job with sequence > `after`, in order.
   absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(absl::string_view job_id, int64_t after,
                                                        int limit);
@@ -65,7 +69,7 @@ class JobStore {
   // A random secret that lives as long as the database. 32 bytes.
   const std::string& secret() const { return secret_; }
   StoreSize Size() const;
-  // True: the last Write failed.
+  // True: the last Write or Probe failed.
   bool failing() const { return failing_; }
 
  private:
@@ -73,6 +77,7 @@ class JobStore {
   absl::Status Connect(const StoreOptions& options);
   absl::Status MakeSchema();
   absl::Status LoadSecret();
+  absl::Status Transact(const std::function<absl::Status()>& write);
   absl::Status WriteRows(const Change& change);
 
   const std::filesystem::path directory_;

@@ -167,10 +167,10 @@ class TreeBuilder : public YAML::EventHandler {
     const Node* inherited = map.Find("<<");
     if (inherited == nullptr) return;
     std::vector<Node> sources = inherited->is_list() ? inherited->items : std::vector{*inherited};
-    std::vector<std::pair<std::string, Node>> own;
+    std::vector<NodeEntry> own;
     std::vector<int> lines;
     for (size_t i = 0; i < map.entries.size(); ++i) {
-      if (map.entries[i].first == "<<") continue;
+      if (map.entries[i].key == "<<") continue;
       own.push_back(std::move(map.entries[i]));
       lines.push_back(map.entry_lines[i]);
     }
@@ -179,7 +179,7 @@ class TreeBuilder : public YAML::EventHandler {
     for (const Node& source : sources) {
       if (!source.is_map()) throw Refused{map.line, "'<<' that is not a mapping"};
       for (size_t i = 0; i < source.entries.size(); ++i) {
-        if (map.Find(source.entries[i].first) != nullptr) continue;
+        if (map.Find(source.entries[i].key) != nullptr) continue;
         map.entries.push_back(source.entries[i]);
         map.entry_lines.push_back(source.entry_lines[i]);
       }

@@ -53,7 +53,9 @@ void ControlPlane::LetTimePass() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {
     const Now now = ReadClocks();
-    // A store that fails now is asked again at the next tick.
+    // A store that fails is asked again at the next tick, also when there is nothing to
+    // write: clients may be waiting for it to serve again.
+    if (store_->failing()) (void)store_->Probe();
     (void)Commit(coordinator_.Tick(now), now);
     changed_.wait_for(lock, kTick, [this] { return stopping_; });
   }

@@ -168,6 +168,21 @@ TEST_F(JobStoreTest, AnyOneFailedOperation_IsAnErrorAndTheNextTryWorks) {
   }
 }
 
+TEST_F(JobStoreTest, AfterAFailedWrite_AProbeTellsWhetherTheDiskWorks) {
+  SetFault(Fault::kNone, 0);
+  auto store = JobStore::Open(dir_, {.vfs = "failing"});
+  ASSERT_TRUE(store.ok()) << store.status();
+  for (int i = 0; i < 2; ++i) {
+    SetFault(Fault::kError, 1);
+    EXPECT_TRUE(absl::IsUnavailable((*store)->Probe()));
+    EXPECT_TRUE((*store)->failing());
+  }
+  EXPECT_TRUE((*store)->Probe().ok());
+  EXPECT_FALSE((*store)->failing());
+  store->reset();
+  SetFault(Fault::kNone, 0);
+}
+
 TEST_F(JobStoreTest, ASecondCoordinator_IsRefusedAndToldWhoTheFirstIs) {
   auto first = OpenOrDie();
   const pid_t child = fork();

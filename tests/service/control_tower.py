@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 
 import grpc
 
@@ -128,13 +129,15 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", **env):
-        command = [BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
+    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), **env):
+        command = [*wrap, BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
                        "odls_base_sigkill_timeout", 10, "-np", ranks, *command]
-        self.name = name
+        # Ranks are found by it: other tests may run pools of the same name beside this one.
+        self.mark = f"TEST_POOL={uuid.uuid4()}".encode()
+        env["TEST_POOL"] = self.mark.decode().split("=")[1]
         self.log = pathlib.Path(root) / f"pool-{name}.log"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(w) for w in command], stdout=log, stderr=log,
@@ -156,8 +159,9 @@ class Pool:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                is_rank = words[0].endswith(b"/llmc-worker") and self.name.encode() in words
+                program = (entry / "cmdline").read_bytes().split(b"\0")[0]
+                is_rank = (program.endswith(b"/llmc-worker") and
+                           self.mark in (entry / "environ").read_bytes().split(b"\0"))
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                 if is_rank and state != "Z":
                     found.append(int(entry.name))
