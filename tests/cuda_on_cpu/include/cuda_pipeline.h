@@ -2,6 +2,7 @@
 #ifndef LLMC_TESTS_CUDA_ON_CPU_CUDA_PIPELINE_H_
 #define LLMC_TESTS_CUDA_ON_CPU_CUDA_PIPELINE_H_
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
