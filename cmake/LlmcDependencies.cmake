@@ -51,6 +51,15 @@ endforeach()
 add_library(llmc_torch INTERFACE)
 target_include_directories(llmc_torch SYSTEM INTERFACE ${torch_links})
 target_link_libraries(llmc_torch INTERFACE llmc_blas)
+if(LLMC_CUDA)
+  # Its operators register themselves when it is loaded; no symbol of it need be used.
+  target_link_libraries(llmc_torch INTERFACE
+    -Wl,--push-state,--no-as-needed,${LLMC_TORCH_DIR}/lib/libtorch_cuda.so,${LLMC_TORCH_DIR}/lib/libc10_cuda.so,--pop-state)
+  find_path(NCCL_INCLUDE_DIR nccl.h REQUIRED
+    HINTS ${LLMC_TORCH_DIR}/../nvidia/nccl/include ${CUDAToolkit_INCLUDE_DIRS})
+  find_file(NCCL_LIBRARY libnccl.so.2 REQUIRED
+    HINTS ${LLMC_TORCH_DIR}/../nvidia/nccl/lib ${CUDAToolkit_LIBRARY_DIR})
+endif()
 
 # Debian's cpp-httplib has no CMake package; it is built with OpenSSL.
 find_library(HTTPLIB_LIBRARY cpp-httplib REQUIRED)

@@ -23,7 +23,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"core", {}},
     {"kernels", {}},
     {"formats", {}},
-    {"collective", {}},
+    {"collective", {"kernels"}},
     {"checkpoint", {}},
     {"tokenizer", {}},
     {"recipe", {"formats"}},
@@ -60,6 +60,7 @@ const std::map<std::string, Folders> kMayInclude = {
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
     {"mpi.h", "collective"},
+    {"nccl.h", "collective"},
     {"pcre2.h", "tokenizer formats"},
     {"yaml-cpp/yaml.h", "recipe"},
     {"zstd.h", "dataset"},

@@ -1,0 +1,23 @@
+# nvcc, the CUDA libraries and NCCL, for LLMC_CUDA=ON.
+
+find_program(LLMC_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda
+  PATH_SUFFIXES bin)
+if(NOT LLMC_NVCC AND NOT CMAKE_CUDA_COMPILER)
+  message(FATAL_ERROR "CUDA: no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda; the preset `cuda` "
+    "needs the CUDA 13 toolkit. The preset `release` builds without it.")
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_COMPILER ${LLMC_NVCC})
+endif()
+set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;100" CACHE STRING "Machine code to make, and PTX of the last")
+# One CUDA runtime in the process: the shared one that LibTorch uses.
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 20)
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+find_package(CUDAToolkit REQUIRED)
+
+# Found at run time beside LibTorch, which brings its own of each; never the toolkit's.
+set(CMAKE_SKIP_BUILD_RPATH ON)
