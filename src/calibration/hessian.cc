@@ -6,7 +6,6 @@
 
 #include "ATen/ops/maximum.h"
 #include "absl/strings/str_cat.h"
-#include "calibration/tensor_collective.h"
 #include "kernels/fixed_point.h"
 #include "model/torch_tensor.h"
 
@@ -59,21 +58,21 @@ std::span<T> Elements(const at::Tensor& tensor) {
 }  // namespace
 
 HessianAccumulator::HessianAccumulator(int64_t in_features, int64_t num_chunks,
-                                       const ComputeDevice& device)
+                                       const RankPlace& place)
     : triangle_(in_features),
       scale_bits_(ScaleBits(num_chunks)),
-      device_(&device),
+      place_(place),
       largest_(in_features, kernels::kZeroExponent) {}
 
 absl::Status HessianAccumulator::Add(const kernels::TokenRows& rows, int64_t sequences) {
   if (!partial_.defined()) {
-    LLMC_ASSIGN_OR_RETURN(partial_, device_->Zeros(at::kFloat, {triangle_.num_elements()}));
+    LLMC_ASSIGN_OR_RETURN(partial_, device().Zeros(at::kFloat, {triangle_.num_elements()}));
   }
   if (rows.features != in_features()) {
     return absl::InvalidArgumentError(
         absl::StrCat("Hessian: rows of ", rows.features, " features, expected ", in_features()));
   }
-  kernels::DeviceQueue* const queue = device_->queue();
+  kernels::DeviceQueue* const queue = device().queue();
   const std::span<float> gram = Elements<float>(partial_);
   LLMC_RETURN_IF_ERROR(queue == nullptr ? kernels::AddGram(rows, gram)
                                         : kernels::AddGram(rows, gram.data(), *queue));
@@ -83,21 +82,21 @@ absl::Status HessianAccumulator::Add(const kernels::TokenRows& rows, int64_t seq
 }
 
 absl::StatusOr<at::Tensor> HessianAccumulator::ChunkExponents() const {
-  LLMC_ASSIGN_OR_RETURN(at::Tensor exponents, device_->New(at::kShort, {in_features()}));
+  LLMC_ASSIGN_OR_RETURN(at::Tensor exponents, device().New(at::kShort, {in_features()}));
   const float* const gram = Elements<float>(partial_).data();
   const std::span<int16_t> out = Elements<int16_t>(exponents);
-  if (device_->is_host()) {
+  if (device().is_host()) {
     kernels::DiagonalExponents(triangle_, gram, out);
   } else {
     LLMC_RETURN_IF_ERROR(
-        kernels::DiagonalExponents(triangle_, gram, out.data(), *device_->queue()));
+        kernels::DiagonalExponents(triangle_, gram, out.data(), *device().queue()));
   }
   return exponents;
 }
 
 absl::StatusOr<std::vector<int16_t>> HessianAccumulator::ToHost(const at::Tensor& exponents) const {
   std::vector<int16_t> host(in_features());
-  LLMC_RETURN_IF_ERROR(device_->Download(exponents, std::as_writable_bytes(std::span(host))));
+  LLMC_RETURN_IF_ERROR(device().Download(exponents, std::as_writable_bytes(std::span(host))));
   return host;
 }
 
@@ -134,7 +133,7 @@ absl::Status HessianAccumulator::EndChunk() {
   }
   if (!partial_.defined()) return absl::OkStatus();
   if (!totals_.defined()) {
-    LLMC_ASSIGN_OR_RETURN(totals_, device_->Zeros(at::kLong, {triangle_.num_elements()}));
+    LLMC_ASSIGN_OR_RETURN(totals_, device().Zeros(at::kLong, {triangle_.num_elements()}));
   }
   LLMC_ASSIGN_OR_RETURN(const at::Tensor exponents, ChunkExponents());
   LLMC_RETURN_IF_ERROR(CatchTorch("Hessian", [&] {
@@ -147,7 +146,7 @@ absl::Status HessianAccumulator::EndChunk() {
 absl::StatusOr<const int16_t*> HessianAccumulator::DeviceExponents() {
   if (!device_exponents_.defined()) {
     const std::span<const int16_t> exponents(exponents_);
-    LLMC_ASSIGN_OR_RETURN(device_exponents_, device_->Upload({DType::kI16,
+    LLMC_ASSIGN_OR_RETURN(device_exponents_, device().Upload({DType::kI16,
                                                               {in_features()},
                                                               std::as_bytes(exponents)}));
   }
@@ -157,13 +156,13 @@ absl::StatusOr<const int16_t*> HessianAccumulator::DeviceExponents() {
 absl::Status HessianAccumulator::AddChunk() {
   float* const gram = Elements<float>(partial_).data();
   int64_t* const totals = Elements<int64_t>(totals_).data();
-  if (device_->is_host()) {
+  if (device().is_host()) {
     kernels::AddToFixedPoint(triangle_, {scale_bits_, exponents_}, gram, totals);
     return absl::OkStatus();
   }
   LLMC_ASSIGN_OR_RETURN(const int16_t* const exponents, DeviceExponents());
   return kernels::AddToFixedPoint(triangle_, {scale_bits_, exponents}, gram, totals,
-                                  *device_->queue());
+                                  *device().queue());
 }
 
 bool HessianAccumulator::WindowFits() const {
@@ -218,12 +217,12 @@ absl::Status HessianAccumulator::ReduceTotals(Collective& collective, int root) 
   if (collective.world_size() > 1) {
     absl::Status local;
     if (!totals_.defined()) {
-      absl::StatusOr<at::Tensor> zeros = device_->Zeros(at::kLong, {triangle_.num_elements()});
+      absl::StatusOr<at::Tensor> zeros = device().Zeros(at::kLong, {triangle_.num_elements()});
       local = zeros.status();
       if (zeros.ok()) totals_ = *std::move(zeros);
     }
     LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
-    LLMC_RETURN_IF_ERROR(ReduceSumTensor(collective, *device_, totals_, root));
+    LLMC_RETURN_IF_ERROR(ReduceSumTensor(collective, place_, totals_, root));
   }
   if (root >= 0 && root != collective.rank()) totals_ = at::Tensor();
   return absl::OkStatus();
@@ -241,17 +240,17 @@ void HessianAccumulator::Restart() {
 
 absl::StatusOr<at::Tensor> HessianAccumulator::Finish() {
   const int64_t n = in_features();
-  if (!totals_.defined()) return device_->Zeros(at::kFloat, {n, n});
-  LLMC_ASSIGN_OR_RETURN(at::Tensor hessian, device_->New(at::kFloat, {n, n}));
+  if (!totals_.defined()) return device().Zeros(at::kFloat, {n, n});
+  LLMC_ASSIGN_OR_RETURN(at::Tensor hessian, device().New(at::kFloat, {n, n}));
   const double factor = 2.0 / static_cast<double>(std::max<int64_t>(1, sequences_));
   const int64_t* const totals = Elements<int64_t>(totals_).data();
   float* const full = Elements<float>(hessian).data();
-  if (device_->is_host()) {
+  if (device().is_host()) {
     kernels::ExpandFixedPoint(triangle_, {scale_bits_, exponents_}, factor, totals, full);
   } else {
     LLMC_ASSIGN_OR_RETURN(const int16_t* const exponents, DeviceExponents());
     LLMC_RETURN_IF_ERROR(kernels::ExpandFixedPoint(triangle_, {scale_bits_, exponents},
-                                                   {factor, totals, full}, *device_->queue()));
+                                                   {factor, totals, full}, *device().queue()));
   }
   totals_ = at::Tensor();
   return hessian;

@@ -27,11 +27,11 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "kernels/hessian.h"
 #include "kernels/triangle.h"
 #include "llmc/status.h"
-#include "model/compute_device.h"
 
 namespace llmc {
 
@@ -50,12 +50,11 @@ class HessianAccumulator {
  public:
   // `in_features` > 0; `num_chunks` > 0 is the job's total over all ranks. Memory:
   // about 6 in_features^2 bytes from the first Add on, 2 of them freed by Reduce.
-  // Of `device`, which outlives this.
-  HessianAccumulator(int64_t in_features, int64_t num_chunks,
-                     const ComputeDevice& device = ComputeDevice::Host());
+  // Of the device of `place`.
+  HessianAccumulator(int64_t in_features, int64_t num_chunks, const RankPlace& place = {});
 
   int64_t in_features() const { return triangle_.n(); }
-  const ComputeDevice& device() const { return *device_; }
+  const ComputeDevice& device() const { return *place_.device; }
 
   // Adds the rows of one sample (or of part of one) to the current chunk, and
   // `sequences` to the count. The rows lie on the device. kInvalidArgument as
@@ -101,7 +100,7 @@ class HessianAccumulator {
 
   kernels::Triangle triangle_;
   int scale_bits_;
-  const ComputeDevice* device_;
+  RankPlace place_;
   at::Tensor partial_;              // F32 [triangle]: the current chunk.
   at::Tensor totals_;               // I64 [triangle].
   std::vector<int16_t> exponents_;  // [in_features]

@@ -1,5 +1,5 @@
 // The few calls of LibTorch that only its CUDA libraries have. torch_cuda.cc is in builds
-// with CUDA; no_torch_cuda.cc stands in elsewhere, where device memory is host memory.
+// with CUDA; no_cuda.cc stands in elsewhere, where device memory is host memory.
 #ifndef LLMC_MODEL_TORCH_CUDA_H_
 #define LLMC_MODEL_TORCH_CUDA_H_
 

@@ -102,10 +102,10 @@ absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
   for (const auto& [linear, rounded] : candidate) {
     LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
     LLMC_ASSIGN_OR_RETURN(const at::Tensor from,
-                          WidenRows(*change.device, *dense, 0, dense->dim(0)));
+                          WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
     LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
-                          WidenRows(*change.device, rounded, 0, rounded.dim(0)));
-    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.device, from, to, hessian));
+                          WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.place.device, from, to, hessian));
     loss += error;
   }
   return loss;
@@ -117,9 +117,9 @@ absl::StatusOr<at::Tensor> ShareHessian(InputStatistics& statistics, LayerChange
   Collective& collective = *change.collective;
   absl::StatusOr<at::Tensor> hessian = statistics.owner == collective.rank()
                                            ? statistics.Hessian()
-                                           : change.device->New(at::kFloat, {n, n});
+                                           : change.place.device->New(at::kFloat, {n, n});
   LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(hessian.status()));
-  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, *change.device, *hessian, statistics.owner));
+  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, change.place, *hessian, statistics.owner));
   return hessian;
 }
 
@@ -258,7 +258,7 @@ absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
         local = CatchTorch("AWQ", [&] {
           for (auto& [linear, tensor] : *candidate) {
             weights[linear] =
-                ToTorch(std::move(tensor)).to(change.device->torch_device(), change.compute_dtype);
+                ToTorch(std::move(tensor)).to(change.place.device->torch_device(), change.compute_dtype);
           }
         });
       }

@@ -178,7 +178,7 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   Collective& collective = *layer.collective;
   const RowRange mine = RowsOfRank(solved.weight.dim(0), collective);
   const absl::StatusOr<double> error =
-      SolveRows(*layer.device, mine, factor, fields_.block_size, solved);
+      SolveRows(*layer.place.device, mine, factor, fields_.block_size, solved);
   LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(At(module.module.name, error.status())));
   LLMC_RETURN_IF_ERROR(GatherRows(collective, solved.weight));
   LLMC_ASSIGN_OR_RETURN(const double total, SumOverRanks(collective, *error));
@@ -195,10 +195,10 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
       for (size_t i = 0; i < set.modules.size(); ++i) {
         const HostTensor& weight = layer.weights.at(set.modules[i]->module.name);
         LLMC_ASSIGN_OR_RETURN(set.factor.energies[i],
-                              OutputEnergy(*layer.device, weight, hessian));
+                              OutputEnergy(*layer.place.device, weight, hessian));
       }
       LLMC_RETURN_IF_ERROR(
-          At(group.name, FactorOwned({*layer.device, hessian, ordered, fields_.dampening_frac},
+          At(group.name, FactorOwned({*layer.place.device, hessian, ordered, fields_.dampening_frac},
                                      set.factor)));
     }
     if (layer.is_last) group.statistics->ForgetHessian();
@@ -210,7 +210,7 @@ absl::Status GptqLayerModifier::SolveGroup(InputGroup& group, LayerSolve& layer,
                                            std::map<std::string, SolvedModule>& solved) const {
   for (auto& [ordered, set] : group.sets) {
     LLMC_RETURN_IF_ERROR(
-        ShareFactor(*layer.collective, *layer.device, group.statistics->owner, set.factor));
+        ShareFactor(*layer.collective, layer.place, group.statistics->owner, set.factor));
     for (size_t i = 0; i < set.modules.size(); ++i) {
       const PlannedModule& module = *set.modules[i];
       absl::StatusOr<SolvedModule> result =

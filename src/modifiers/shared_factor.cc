@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "calibration/tensor_collective.h"
 #include "kernels/cholesky.h"
 #include "model/torch_tensor.h"
 
@@ -77,7 +76,7 @@ absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor) {
   return absl::OkStatus();
 }
 
-absl::Status ShareFactor(Collective& collective, const ComputeDevice& device, int owner,
+absl::Status ShareFactor(Collective& collective, const RankPlace& place, int owner,
                          SharedFactor& factor) {
   if (collective.world_size() == 1) return absl::OkStatus();
   const bool is_owner = collective.rank() == owner;
@@ -93,7 +92,7 @@ absl::Status ShareFactor(Collective& collective, const ComputeDevice& device, in
   if (summary.has_upper == 0) return absl::OkStatus();
   absl::Status local;
   if (!is_owner) {
-    absl::StatusOr<at::Tensor> memory = device.New(at::kFloat, {n, n});
+    absl::StatusOr<at::Tensor> memory = place.device->New(at::kFloat, {n, n});
     local = memory.status();
     if (memory.ok()) factor.upper = *std::move(memory);
     factor.order.resize(summary.is_ordered != 0 ? n : 0);
@@ -101,7 +100,7 @@ absl::Status ShareFactor(Collective& collective, const ComputeDevice& device, in
   }
   LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<double>(factor.energies)), owner));
-  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, device, factor.upper, owner));
+  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, place, factor.upper, owner));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<int32_t>(factor.dead)), owner));
   return collective.Broadcast(BytesOf(std::span<int32_t>(factor.order)), owner);
 }

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "llmc/status.h"
-#include "model/compute_device.h"
 #include "modifiers/modifier.h"
 
 namespace llmc {
@@ -40,7 +40,7 @@ absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor);
 
 // Collective: copies the owner's factor to every rank. `energies` has its final
 // size on every rank.
-absl::Status ShareFactor(Collective& collective, const ComputeDevice& device, int owner,
+absl::Status ShareFactor(Collective& collective, const RankPlace& place, int owner,
                          SharedFactor& factor);
 
 }  // namespace llmc

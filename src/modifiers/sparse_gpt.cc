@@ -62,10 +62,10 @@ absl::Status SparseGptTransform::FactorGroups(std::span<InputGroup> groups,
       LLMC_ASSIGN_OR_RETURN(const HostTensor* weight,
                             change.dense->Get(group.transforms[i]->tensors[0]));
       LLMC_ASSIGN_OR_RETURN(group.factor.energies[i],
-                            OutputEnergy(*change.device, *weight, hessian));
+                            OutputEnergy(*change.place.device, *weight, hessian));
     }
     LLMC_RETURN_IF_ERROR(
-        At(group.name, FactorOwned({*change.device, hessian, false, fields_.dampening_frac},
+        At(group.name, FactorOwned({*change.place.device, hessian, false, fields_.dampening_frac},
                                    group.factor)));
   }
   return absl::OkStatus();
@@ -97,7 +97,7 @@ absl::Status SparseGptTransform::PruneModule(const PlannedTransform& transform,
   LLMC_RETURN_IF_ERROR(CheckPreserved(transform, *weight, options.sparsity));
   const int64_t columns = weight->dim(1);
   const RowRange mine = RowsOfRank(weight->dim(0), *change.collective);
-  const auto rows = WidenRows(*change.device, *weight, mine.begin, mine.count());
+  const auto rows = WidenRows(*change.place.device, *weight, mine.begin, mine.count());
   LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(At(transform.module, rows.status())));
   kernels::SparseGptProblem problem;
   problem.rows = mine.count();
@@ -105,9 +105,9 @@ absl::Status SparseGptTransform::PruneModule(const PlannedTransform& transform,
   problem.in_features = columns;
   problem.weight = static_cast<float*>(rows->data_ptr());
   problem.inverse_factor = static_cast<const float*>(factor.upper.const_data_ptr());
-  const auto result = Solve(*change.device, problem, options);
+  const auto result = Solve(*change.place.device, problem, options);
   absl::Status local = At(transform.module, result.status());
-  if (local.ok()) local = NarrowRows(*change.device, *rows, mine.begin, *weight);
+  if (local.ok()) local = NarrowRows(*change.place.device, *rows, mine.begin, *weight);
   LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(local));
   LLMC_RETURN_IF_ERROR(GatherRows(*change.collective, *weight));
   LLMC_ASSIGN_OR_RETURN(
@@ -129,11 +129,11 @@ absl::Status SparseGptTransform::PruneModule(const PlannedTransform& transform,
 absl::Status SparseGptTransform::PruneGroup(InputGroup& group, LayerChange& change) const {
   SharedFactor& factor = group.factor;
   LLMC_RETURN_IF_ERROR(
-      ShareFactor(*change.collective, *change.device, factor.statistics->owner, factor));
+      ShareFactor(*change.collective, change.place, factor.statistics->owner, factor));
   if (!factor.failure.empty()) {
     LLMC_ASSIGN_OR_RETURN(const HostTensor* weight,
                           change.dense->Get(group.transforms[0]->tensors[0]));
-    LLMC_ASSIGN_OR_RETURN(factor.upper, Identity(*change.device, weight->dim(1)));
+    LLMC_ASSIGN_OR_RETURN(factor.upper, Identity(*change.place.device, weight->dim(1)));
     factor.failure = absl::StrCat("pruned by magnitude: ", factor.failure);
   }
   for (size_t i = 0; i < group.transforms.size(); ++i) {

@@ -13,9 +13,9 @@
 
 #include "ATen/core/Tensor.h"
 #include "calibration/input_statistics.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "llmc/status.h"
-#include "model/compute_device.h"
 #include "model/decoder_layer.h"
 #include "modifiers/dense_tensors.h"
 #include "plan/plan.h"
@@ -59,7 +59,7 @@ struct LayerChange {
   DenseTensors* dense = nullptr;
   Statistics* statistics = nullptr;
   Collective* collective = nullptr;
-  const ComputeDevice* device = &ComputeDevice::Host();
+  RankPlace place;
   at::ScalarType compute_dtype = at::kFloat;  // Of the layer.
   LayerSamples* samples = nullptr;            // Only where a transform `reads_samples`.
   const LayerSparsities* layer_sparsities = nullptr;

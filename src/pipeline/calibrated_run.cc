@@ -286,7 +286,7 @@ class LayerWalk {
     change.dense = work.dense.get();
     change.statistics = &work.statistics;
     change.collective = &run_.collective;
-    change.device = &run_.device;
+    change.place = run_.place();
     change.compute_dtype = placement_.dtype;
     change.samples = samples ? &*samples : nullptr;
     change.layer_sparsities = &layer_sparsities_;
@@ -343,7 +343,7 @@ class LayerWalk {
     solve.is_last = modifier + 1 == static_cast<int>(run_.plan.recipe.modifiers().size());
     solve.statistics = &work.statistics;
     solve.collective = &run_.collective;
-    solve.device = &run_.device;
+    solve.place = run_.place();
     std::map<const PlannedModule*, std::optional<float>> absmax;
     solve.fused_absmax = [&](const PlannedModule& module) { return absmax.at(&module); };
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(TakeWeights(modifier, work, solve, absmax)));

@@ -265,7 +265,7 @@ void PrepareStatistics(const RunState& run, const Schedule& schedule, const Need
     input.owner = next_owner;
     if (need.hessian) {
       input.hessian = std::make_unique<HessianAccumulator>(
-          in_features, static_cast<int64_t>(schedule.chunks.size()), run.device);
+          in_features, static_cast<int64_t>(schedule.chunks.size()), run.place());
       next_owner = (next_owner + 1) % run.collective.world_size();
     }
     if (need.extrema) {

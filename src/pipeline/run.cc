@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/output_directory.h"
+#include "collective/device_collective.h"
 #include "evaluation/evaluation.h"
 #include "kernels/device_queue.h"
 #include "llmc/byte_size.h"
@@ -72,6 +73,7 @@ class JobRun {
              .plan = plan_,
              .collective = collective,
              .device = device,
+             .device_collective = nullptr,
              .clock = clock_,
              .writer = nullptr,
              .samples = {},
@@ -82,6 +84,7 @@ class JobRun {
   void Remark(const std::string& remark) { device_remark_ = remark; }
 
   absl::Status Run() {
+    LLMC_RETURN_IF_ERROR(ConnectDevices());
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(MakeThePlan()));
     LLMC_RETURN_IF_ERROR(ReadCalibration());
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(CheckEstimate()));
@@ -115,6 +118,20 @@ class JobRun {
   }
 
  private:
+  // Collective. NCCL takes one rank a device; ranks that share one go through the host.
+  absl::Status ConnectDevices() {
+    if (run_.device.is_host()) return absl::OkStatus();
+    DeviceCollectiveOptions options;
+    if (collective_.ranks_on_host() > kernels::NumDevices()) {
+      options.transport = DeviceTransport::kStaged;
+    }
+    LLMC_ASSIGN_OR_RETURN(
+        device_collective_,
+        MakeDeviceCollective(collective_, run_.device.queue()->device(), options));
+    run_.device_collective = device_collective_.get();
+    return absl::OkStatus();
+  }
+
   absl::Status MakeThePlan() {
     StepScope scope(clock_, Step::kPlan);
     LLMC_ASSIGN_OR_RETURN(plan_, MakePlan(job_));
@@ -416,6 +433,7 @@ class JobRun {
   ReportBuilder builder_;
   StepClock clock_;
   RunState run_;
+  std::unique_ptr<DeviceCollective> device_collective_;
   std::unique_ptr<CheckpointWriter> writer_;
   bool already_committed_ = false;
   std::string stopped_at_;  // Of the attempt that is resumed.

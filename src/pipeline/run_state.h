@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "calibration/tensor_collective.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "collective/collective.h"
 #include "dataset/dataset.h"
@@ -24,12 +25,14 @@ struct RunState {
   const Plan& plan;
   Collective& collective;
   const ComputeDevice& device;
+  DeviceCollective* device_collective = nullptr;  // Null on the host.
   StepClock& clock;
   CheckpointWriter* writer = nullptr;
   CalibrationSamples samples;               // The same on every rank; none when data-free.
   Estimate estimate;                        // After the text was read.
   const std::atomic<bool>* stop = nullptr;  // Set by a signal.
 
+  RankPlace place() const { return {&device, device_collective}; }
   bool is_leader() const { return collective.rank() == 0; }
 };
 
