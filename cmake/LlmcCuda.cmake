@@ -9,7 +9,12 @@ endif()
 if(NOT CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_COMPILER ${LLMC_NVCC})
 endif()
-set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;100" CACHE STRING "Machine code to make, and PTX of the last")
+# Machine code of the three, and PTX of the last; CUDAARCHS in the environment says otherwise.
+if(NOT DEFINED ENV{CUDAARCHS} AND NOT DEFINED CACHE{CMAKE_CUDA_ARCHITECTURES})
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+elseif(DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})
+endif()
 # One CUDA runtime in the process: the shared one that LibTorch uses.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 enable_language(CUDA)

@@ -227,17 +227,17 @@ absl::Status FactorLower(T* matrix, int64_t n, int* info, DeviceQueue& queue) {
   constexpr cudaDataType kType = TypeOf<T>::kType;
   size_t device_bytes = 0;
   size_t host_bytes = 0;
-  LLMC_RETURN_IF_ERROR(
-      SolverStatus(cusolverDnXpotrf_bufferSize(solver, nullptr, CUBLAS_FILL_MODE_UPPER, n, kType,
-                                               matrix, n, kType, &device_bytes, &host_bytes),
-                   "cusolverDnXpotrf_bufferSize"));
+  LLMC_RETURN_IF_ERROR(SolverStatus(
+      cusolverDnXpotrf_bufferSize(solver, queue.impl().solver_params, CUBLAS_FILL_MODE_UPPER, n,
+                                  kType, matrix, n, kType, &device_bytes, &host_bytes),
+      "cusolverDnXpotrf_bufferSize"));
   LLMC_ASSIGN_OR_RETURN(DeviceBuffer workspace,
                         DeviceBuffer::Allocate(queue, static_cast<int64_t>(device_bytes)));
   std::vector<std::byte> host(host_bytes);
-  return SolverStatus(
-      cusolverDnXpotrf(solver, nullptr, CUBLAS_FILL_MODE_UPPER, n, kType, matrix, n, kType,
-                       workspace.as<std::byte>(), device_bytes, host.data(), host_bytes, info),
-      "cusolverDnXpotrf");
+  return SolverStatus(cusolverDnXpotrf(solver, queue.impl().solver_params, CUBLAS_FILL_MODE_UPPER,
+                                       n, kType, matrix, n, kType, workspace.as<std::byte>(),
+                                       device_bytes, host.data(), host_bytes, info),
+                      "cusolverDnXpotrf");
 }
 
 // What cuSOLVER and the check of the diagonal found.

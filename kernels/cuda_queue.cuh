@@ -55,6 +55,7 @@ struct DeviceQueue::Impl {
   std::array<BlasLane, kNumLanes> lanes;
   cudaEvent_t forked = nullptr;
   cusolverDnHandle_t solver = nullptr;
+  cusolverDnParams_t solver_params = nullptr;
 
   Impl() = default;
   ~Impl();
@@ -67,7 +68,7 @@ absl::Status Enter(DeviceQueue& queue);
 
 // The cuBLAS handle of a lane and the cuSOLVER handle, made on first use.
 absl::StatusOr<cublasHandle_t> BlasOf(DeviceQueue& queue, int lane = 0);
-absl::StatusOr<cusolverDnHandle_t> SolverOf(DeviceQueue& queue);
+absl::StatusOr<cusolverDnHandle_t> SolverOf(DeviceQueue& queue);  // And impl().solver_params.
 
 // Lanes 1 and up wait for the queue; the queue waits for them.
 absl::Status ForkLanes(DeviceQueue& queue);

@@ -103,6 +103,7 @@ BlasLane::~BlasLane() {
 }
 
 DeviceQueue::Impl::~Impl() {
+  if (solver_params != nullptr) cusolverDnDestroyParams(solver_params);
   if (solver != nullptr) cusolverDnDestroy(solver);
   if (forked != nullptr) cudaEventDestroy(forked);
 }
@@ -242,6 +243,8 @@ absl::StatusOr<cusolverDnHandle_t> SolverOf(DeviceQueue& queue) {
     cusolverDnHandle_t handle = nullptr;
     LLMC_RETURN_IF_ERROR(SolverStatus(cusolverDnCreate(&handle), "cusolverDnCreate"));
     solver = handle;
+    LLMC_RETURN_IF_ERROR(SolverStatus(cusolverDnCreateParams(&queue.impl().solver_params),
+                                      "cusolverDnCreateParams"));
     LLMC_RETURN_IF_ERROR(
         SolverStatus(cusolverDnSetStream(handle, StreamOf(queue)), "cusolverDnSetStream"));
     LLMC_RETURN_IF_ERROR(

@@ -63,6 +63,7 @@ const std::map<std::string, std::string> kOwners = {
     {"nccl.h", "collective"},
     {"c10/cuda/CUDAStream.h", "model"},
     {"cuda_runtime.h", "kernels"},
+    {"cuda_runtime_api.h", "collective"},
     {"cuda_pipeline.h", "kernels"},
     {"cublas_v2.h", "kernels"},
     {"cusolverDn.h", "kernels"},

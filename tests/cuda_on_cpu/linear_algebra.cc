@@ -150,6 +150,14 @@ cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
   std::free(handle);
   return CUSOLVER_STATUS_SUCCESS;
 }
+cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* params) {
+  *params = static_cast<cusolverDnParams_t>(std::malloc(1));
+  return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t params) {
+  std::free(params);
+  return CUSOLVER_STATUS_SUCCESS;
+}
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t, cudaStream_t) {
   return CUSOLVER_STATUS_SUCCESS;
 }
