@@ -133,7 +133,8 @@ class LayerWalk {
 
   absl::Status LoadLayer(size_t i, std::optional<DecoderLayer>& layer) {
     const WorkUnit& unit = *layers_[i];
-    StepScope scope(run_.clock, Step::kLoad, unit.first_layer);
+    std::optional<StepScope> scope;
+    if (lane_ == nullptr) scope.emplace(run_.clock, Step::kLoad, unit.first_layer);
     outputs_stored_ = false;
     std::unique_ptr<LayerPrefetch> tensors = std::move(prefetch_);
     if (tensors == nullptr) {
@@ -148,9 +149,9 @@ class LayerWalk {
                                                    : run_.writer->Read(name));
       return run_.device.Place(std::move(tensor));
     };
-    LLMC_ASSIGN_OR_RETURN(layer, DecoderLayer::LoadTensors(*run_.plan.model, unit.first_layer,
-                                                           reader, placement_));
-    if (lane_ != nullptr) run_.clock.Add(Step::kLoad, unit.first_layer, tensors->span());
+    LLMC_ASSIGN_OR_RETURN(
+        layer, DecoderLayer::LoadTensors(*run_.plan.model, unit.first_layer, reader, placement_));
+    if (lane_ != nullptr) run_.clock.Add(Step::kLoad, unit.first_layer, tensors->Span());
     return Failpoint("layer.load");
   }
 
@@ -197,7 +198,9 @@ class LayerWalk {
   // One unit on its way through the recipe.
   struct UnitWork {
     UnitWork(const WorkUnit& the_unit, DecoderLayer* the_layer, DenseTensors source)
-        : unit(&the_unit), layer(the_layer), dense(std::make_unique<DenseTensors>(std::move(source))) {}
+        : unit(&the_unit),
+          layer(the_layer),
+          dense(std::make_unique<DenseTensors>(std::move(source))) {}
 
     const WorkUnit* unit;
     DecoderLayer* layer;  // Null outside the layers.

@@ -50,19 +50,27 @@ absl::StatusOr<LayerPrefetch::Tensors> LayerPrefetch::ReadToDevice(
     const TensorSpec& spec = run_.plan.source->Find(name)->spec;
     const size_t size = static_cast<size_t>(spec.num_bytes());
     LLMC_RETURN_IF_ERROR(run_.plan.source->ReadInto(name, {staging, size}));
-    LLMC_ASSIGN_OR_RETURN(tensors[name], lane.device->Upload({spec.dtype, spec.shape,
-                                                              {staging, size}}));
+    LLMC_ASSIGN_OR_RETURN(tensors[name],
+                          lane.device->Upload({spec.dtype, spec.shape, {staging, size}}));
     staging += size;
   }
   LLMC_RETURN_IF_ERROR(lane.device->Synchronize());
   return tensors;
 }
 
+void LayerPrefetch::Wait() {
+  if (ready_) return;
+  tensors_ = reading_.get();
+  ready_ = true;
+}
+
+const TimeSpan& LayerPrefetch::Span() {
+  Wait();
+  return span_;
+}
+
 absl::StatusOr<at::Tensor> LayerPrefetch::Take(const std::string& name) {
-  if (!ready_) {
-    tensors_ = reading_.get();
-    ready_ = true;
-  }
+  Wait();
   if (!tensors_.ok()) return tensors_.status();
   const auto node = tensors_->extract(name);
   if (node.empty()) return absl::NotFoundError(absl::StrCat(name, ": no such tensor"));

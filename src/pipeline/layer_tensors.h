@@ -30,14 +30,14 @@ class LayerPrefetch {
   // Takes one tensor; each may be taken once. Waits for the read to end.
   absl::StatusOr<at::Tensor> Take(const std::string& name);
 
-  // When it was read; after the first Take.
-  const TimeSpan& span() const { return span_; }
+  // When it was read. Waits for the read to end.
+  const TimeSpan& Span();
 
  private:
   using Tensors = std::map<std::string, at::Tensor>;
+  void Wait();
   absl::StatusOr<Tensors> ReadToHost(const std::vector<std::string>& names) const;
-  absl::StatusOr<Tensors> ReadToDevice(const std::vector<std::string>& names,
-                                       CopyLane& lane) const;
+  absl::StatusOr<Tensors> ReadToDevice(const std::vector<std::string>& names, CopyLane& lane) const;
 
   const RunState& run_;
   TimeSpan span_;
