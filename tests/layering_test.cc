@@ -61,6 +61,7 @@ const std::map<std::string, Folders> kMayInclude = {
 const std::map<std::string, std::string> kOwners = {
     {"mpi.h", "collective"},
     {"nccl.h", "collective"},
+    {"c10/cuda/CUDAStream.h", "model"},
     {"cuda_runtime.h", "kernels"},
     {"cuda_runtime_api.h", "collective"},
     {"cuda_pipeline.h", "kernels"},
