@@ -24,9 +24,11 @@ absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums);
 // token order. On the calling thread.
 absl::Status ChannelSquares(const TokenRows& x, std::span<double> sums);
 
-// All three on a device, each output [features] or null. Sums of magnitudes and squares
-// are in double in token order and may differ from the CPU's in their last bits; extrema
-// do not. Values that are not finite show in the extrema. Enqueues.
+// All three on a device, each output [features] or null; min and max are +infinity and
+// -infinity without tokens. Magnitudes and squares are summed in double, over segments of
+// 256 tokens in token order, segments in order, so they may differ from the CPU's in their
+// last bits; extrema do not. Infinities and NaNs show in the extrema: a NaN as the least or
+// largest value, by its sign. Enqueues.
 struct DeviceChannelStatistics {
   float* min = nullptr;
   float* max = nullptr;
