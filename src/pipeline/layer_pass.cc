@@ -445,11 +445,13 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
   return CaptureUntilItFits(run, schedule, target, needs);
 }
 
-absl::Status PassSamples::ForEach(const Visit& visit) {
+absl::Status PassSamples::ForEach(const Choice& choice, const Visit& visit) {
   std::vector<int64_t> samples;
   for (const Chunk& chunk : schedule_.MyChunks()) {
     for (const Pack& pack : chunk.packs) {
-      for (int64_t sample : SamplesOf(pack)) samples.push_back(sample);
+      for (int64_t sample : SamplesOf(pack)) {
+        if (choice(sample)) samples.push_back(sample);
+      }
     }
   }
   std::mutex mutex;

@@ -44,7 +44,7 @@ class PassSamples : public LayerSamples {
   PassSamples(const Schedule& schedule, const DecoderLayer& layer, HiddenStates& hidden)
       : schedule_(schedule), layer_(layer), hidden_(hidden) {}
 
-  absl::Status ForEach(const Visit& visit) override;
+  absl::Status ForEach(const Choice& choice, const Visit& visit) override;
 
  private:
   const Schedule& schedule_;
