@@ -407,11 +407,11 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
   return CaptureUntilItFits(run, schedule, target, needs);
 }
 
-absl::Status PassSamples::ForEach(const Visit& visit) {
+absl::Status PassSamples::ForEach(const Choice& choice, const Visit& visit) {
   std::vector<int64_t> samples;
   for (const Chunk& chunk : schedule_.MyChunks()) {
     for (int64_t s = chunk.packs.front().begin; s < chunk.packs.back().end; ++s) {
-      samples.push_back(s);
+      if (choice(s)) samples.push_back(s);
     }
   }
   std::mutex mutex;

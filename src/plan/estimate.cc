@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/content_hash.h"
 #include "llmc/byte_size.h"
+#include "plan/awq_race.h"
 #include "plan/plan.h"
 #include "plan/statistics.h"
 
@@ -86,7 +87,7 @@ struct LayerSizes {
 };
 
 // AWQ's forwards: every candidate of a layer's norms runs the blocks behind them.
-void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
+void AddSearch(const Plan& plan, const WorkUnit& unit, int64_t num_tokens, LayerSizes& sizes) {
   int64_t one_candidate = 0;
   int64_t num_candidates = 0;
   for (int index : unit.transforms) {
@@ -99,8 +100,10 @@ void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
   }
   sizes.candidate_bytes =
       std::max(one_candidate, std::min(num_candidates * one_candidate, kAwqCandidateBytes));
-  sizes.search_flops = 2.0 * static_cast<double>(num_candidates) *
-                       static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
+  const auto finalists = static_cast<double>(NumAwqFinalists(num_candidates, num_tokens));
+  const double heat = 1.0 / static_cast<double>(kAwqHeatEvery);
+  const double forwards = heat * static_cast<double>(num_candidates) + (1 - heat) * finalists;
+  sizes.search_flops = 2.0 * forwards * static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
 }
 
 // SparseGPT's rows, and the factors that it keeps, one for each of `kept`.
@@ -117,7 +120,7 @@ void AddPruning(const Plan& plan, const PlannedTransform& transform, std::set<st
   }
 }
 
-LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
+LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, const CalibrationExtent& extent) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
     if (module.module.layer == unit.first_layer) sizes.Add(module);
@@ -125,7 +128,7 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
   for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
     const PlannedModule* input = plan.Find(group);
     // Other taps are outputs, which a sample holds anyway.
-    if (input != nullptr) sizes.Add(need, input->source.shape[1], num_samples);
+    if (input != nullptr) sizes.Add(need, input->source.shape[1], extent.num_samples);
   }
   std::set<std::string> rewritten;
   std::set<std::string> kept;
@@ -133,7 +136,7 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
     AddPruning(plan, plan.transforms[index], kept, sizes);
     for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
   }
-  AddSearch(plan, unit, sizes);
+  AddSearch(plan, unit, extent.num_tokens, sizes);
   for (const std::string& name : rewritten) {
     sizes.rewritten_bytes += plan.source->Find(name)->spec.num_bytes();
   }
@@ -141,11 +144,11 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
 }
 
 // The layer that needs most; layers of a family differ little.
-LayerSizes LargestLayer(const Plan& plan, int64_t num_samples) {
+LayerSizes LargestLayer(const Plan& plan, const CalibrationExtent& extent) {
   LayerSizes largest;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes sizes = SizesOfLayer(plan, unit, num_samples);
+    const LayerSizes sizes = SizesOfLayer(plan, unit, extent);
     if (sizes.hessian_elements + sizes.weights > largest.hessian_elements + largest.weights) {
       largest = sizes;
     }
@@ -180,7 +183,7 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
 
 // Memory of Capture and of Solve differ; the larger counts.
 int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   const int64_t weights = layer.weights * compute_size;
@@ -242,7 +245,7 @@ double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
   double flops = 0;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes layer = SizesOfLayer(plan, unit, extent.num_samples);
+    const LayerSizes layer = SizesOfLayer(plan, unit, extent);
     const double tokens = static_cast<double>(extent.num_tokens);
     flops += tokens * (4.0 * static_cast<double>(layer.weights) +
                        static_cast<double>(layer.hessian_elements) + layer.search_flops);
