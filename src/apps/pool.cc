@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -19,6 +20,7 @@
 #include "client/rank_beat.h"
 #include "client/worker_session.h"
 #include "control/partition.h"
+#include "control/transition.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "llmc/parallel.h"
 #include "nlohmann/json.hpp"
@@ -107,6 +109,13 @@ v1::Outcome OutcomeOf(const absl::Status& status) {
   }
 }
 
+// Of a pool that does one job. A job that was paused, cancelled or given back is no
+// reason to start the pool again.
+int ExitCodeOf(v1::Outcome outcome) {
+  if (outcome == v1::OUTCOME_SUCCEEDED || outcome == v1::OUTCOME_STOPPED) return kExitDrained;
+  return outcome == v1::OUTCOME_FAILED ? kExitFailed : kExitTryAgain;
+}
+
 // The paths may have changed since the coordinator looked at them.
 absl::Status CheckPaths(const v1::JobSpec& spec, const std::vector<std::string>& allow_roots) {
   if (allow_roots.empty()) return absl::OkStatus();
@@ -188,7 +197,7 @@ class Pool {
 
   // No rank may write any more, and this one cannot ask the others: end them all.
   [[noreturn]] void Fence(const std::string& why) {
-    Log("error", why, {{"rank", collective_.rank()}, {"job", job_name_}});
+    Log("error", why, {{"rank", collective_.rank()}, {"job", std::string(JobIdOf(job_name_))}});
     // mpirun drops what it has not read when its world ends.
     std::this_thread::sleep_for(milliseconds(300));
     collective_.Abort(why);
@@ -203,7 +212,7 @@ class Pool {
 
   // "wait", "exit CODE" or "job " with the offer.
   std::string NextCommand() {
-    if (stop_) return absl::StrCat("exit ", last_code_);
+    if (stop_) return absl::StrCat("exit ", kExitDrained);
     if (options_.once && jobs_done_ > 0) return absl::StrCat("exit ", last_code_);
     if (!session_->fatal().ok()) {
       Log("error", std::string(session_->fatal().message()), nlohmann::json::object());
@@ -227,11 +236,12 @@ class Pool {
     const bool is_warning = event.kind == StepEvent::Kind::kWarning;
     if (event.kind == StepEvent::Kind::kBegin) step_begin_s_[event.step] = event.time_s;
     if (!is_warning && (event.kind != StepEvent::Kind::kEnd || event.layer < 0)) return;
-    nlohmann::ordered_json fields = {{"job", job_name_},
+    nlohmann::ordered_json fields = {{"job", std::string(JobIdOf(job_name_))},
                                      {"rank", event.rank},
                                      {"step", std::string(StepName(event.step))},
                                      {"layer", event.layer}};
-    if (!is_warning) fields["seconds"] = event.time_s - step_begin_s_[event.step];
+    if (!is_warning)
+      fields["seconds"] = std::round(1e3 * (event.time_s - step_begin_s_[event.step])) / 1e3;
     Log(is_warning ? "warning" : "info", is_warning ? event.message : "step done", fields);
   }
 
@@ -277,7 +287,8 @@ class Pool {
     job_stop_ = stop_.load();
     beat_->Hold(offer.lease());
     if (is_leader()) {
-      Log("info", "begins", {{"job", job_name_}, {"incarnation", offer.lease().incarnation()}});
+      Log("info", "begins",
+          {{"job", std::string(JobIdOf(job_name_))}, {"incarnation", offer.lease().incarnation()}});
     }
     RunReport report;
     absl::Status status = collective_.AgreeOnStatus(CheckPaths(offer.spec(), options_.allow_roots));
@@ -305,14 +316,11 @@ class Pool {
     std::error_code ignored;
     finished.set_output_in_place(std::filesystem::exists(
         std::filesystem::path(offer.spec().output()) / "config.json", ignored));
-    last_code_ = finished.outcome() == v1::OUTCOME_SUCCEEDED ? kExitDrained
-                 : finished.outcome() == v1::OUTCOME_FAILED  ? kExitFailed
-                                                             : kExitTryAgain;
-    if (!options_.once) last_code_ = kExitDrained;
+    if (options_.once) last_code_ = ExitCodeOf(finished.outcome());
     ++jobs_done_;
     const bool kept = session_->Finish(finished);
     Log(kept ? "info" : "warning", kept ? "ends" : "ends, but the coordinator was not reached",
-        {{"job", job_name_},
+        {{"job", std::string(JobIdOf(job_name_))},
          {"outcome", v1::Outcome_Name(finished.outcome())},
          {"status", std::string(status.message())}});
   }

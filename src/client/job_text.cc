@@ -36,13 +36,15 @@ std::string TimesText(const v1::Job& job, int64_t now_s) {
   return text;
 }
 
-std::string ShareText(const v1::Partition& partition, const v1::RankShare& share) {
+std::string ShareText(const v1::Job& job, const v1::RankShare& share) {
+  const v1::Partition& partition = job.partition();
   const std::string pieces = absl::StrCat(share.first_piece(), ", ",
                                           share.first_piece() + partition.world_size(), ", ...");
   if (partition.shares_tensors()) return absl::StrCat("tensors ", pieces, " of a layer");
   std::vector<std::string> ranges;
-  for (const v1::RowRange& rows : share.rows()) {
-    ranges.push_back(absl::StrCat(rows.begin(), "-", rows.end()));
+  for (int i = 0; i < std::min(share.rows_size(), job.plan().layer_weights_size()); ++i) {
+    ranges.push_back(absl::StrCat(share.rows(i).begin(), "-", share.rows(i).end(), " of ",
+                                  job.plan().layer_weights(i).out_features()));
   }
   return absl::StrCat("sample batches ", pieces, "; rows ", absl::StrJoin(ranges, ", "), " (",
                       share.rows_per_layer(), " of a layer)");
@@ -94,7 +96,7 @@ std::string ToText(const v1::Job& job, int64_t now_s) {
             out);
   }
   for (const v1::RankShare& share : job.partition().ranks()) {
-    AddLine(absl::StrCat("rank ", share.rank()), ShareText(job.partition(), share), out);
+    AddLine(absl::StrCat("rank ", share.rank()), ShareText(job, share), out);
   }
   return out;
 }

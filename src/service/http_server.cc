@@ -219,20 +219,19 @@ void HttpServer::ServeState(httplib::Response& response) {
 void HttpServer::ServeJob(const std::string& id, int64_t after, httplib::Response& response) {
   const absl::StatusOr<v1::Job> job = parts_.plane->Get(id);
   if (!job.ok()) return Refuse(response, 404, "no such job");
-  int64_t first = after + 1;
   absl::StatusOr<std::vector<v1::JobEvent>> events =
       parts_.plane->Events(id, after, kEventsAtATime);
   if (absl::IsOutOfRange(events.status())) {
     // From the oldest event that is kept.
-    first = std::max<int64_t>(1, job->sequence() - parts_.plane->options().max_events_per_job + 2);
-    events = parts_.plane->Events(id, first - 1, kEventsAtATime);
+    const int64_t dropped = job->sequence() - parts_.plane->options().max_events_per_job + 1;
+    events = parts_.plane->Events(id, std::max<int64_t>(0, dropped), kEventsAtATime);
   }
   if (!events.ok()) return Refuse(response, 503, "the events cannot be read now");
   for (v1::JobEvent& event : *events) DropProgress(event);
   const bool more = !events->empty() && events->back().sequence() < job->sequence();
   std::string body = "{\"job\":";
   AppendJson(*job, body);
-  absl::StrAppend(&body, ",\"firstSequence\":", first, ",\"more\":", more ? "true" : "false",
+  absl::StrAppend(&body, ",\"more\":", more ? "true" : "false",
                   ",\"hasReport\":", parts_.plane->Report(id).ok() ? "true" : "false",
                   ",\"events\":");
   AppendArray(*events, body);

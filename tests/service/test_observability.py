@@ -52,9 +52,10 @@ def test_metrics_pass_promtool_and_equal_the_jobs(coordinator, ended):
     linears = value("llmc_layer_relative_error_ratio_count", method="GPTQ")
     assert linears == ended.plan.num_quantized_modules
     for phase in ("Load", "Capture", "Reduce", "Solve", "Propagate", "Write"):
-        # Two ranks, every layer.
+        # Two ranks, every layer; nothing comes after the last one.
+        layers = ended.plan.num_layers - (phase == "Propagate")
         assert value("llmc_layer_duration_seconds_count", method="calibrated", phase=phase) >= \
-            2 * ended.plan.num_layers, phase
+            2 * layers, phase
     assert value("llmc_numeric_anomalies_total", kind="fallback") == 0
     assert value("grpc_server_handled_total", grpc_service="llmc.v1.JobService",
                  grpc_method="CreateJob", grpc_code="OK") == 2
@@ -84,7 +85,8 @@ def test_ranks_report_what_they_read_wrote_computed_and_waited_for(coordinator, 
                    "what was written is counted")
         tokens = json.loads(stub.GetReport(job_service_pb2.GetReportRequest(
             name=job.name)).report_json)["calibration"]["num_tokens"]
-        assert total("llmc_calibration_tokens_total") >= tokens * job.plan.num_layers
+        wait_until(lambda: total("llmc_calibration_tokens_total") >= tokens * job.plan.num_layers,
+                   "every token is counted once a layer")
         assert total("llmc_model_read_bytes_total") > layer_bytes
         for op in ("reduce", "broadcast", "gather", "barrier"):
             assert total("llmc_collective_seconds_total", op=op) > 0, op
@@ -192,8 +194,8 @@ def test_every_rank_logs_its_steps_as_json(ended, root):
     steps = [(e["rank"], e["step"], e["layer"]) for e in lines if e["message"] == "step done"]
     assert {rank for rank, _, _ in steps} == {0, 1}
     for layer in range(ended.plan.num_layers):
-        assert {(r, s, layer) for r in (0, 1) for s in ("Capture", "Solve", "Propagate")} <= set(steps)
-    assert all(e["job"] == ended.name and float(e["time"]) > 0 for e in lines if "step" in e)
+        assert {(r, s, layer) for r in (0, 1) for s in ("Capture", "Solve", "Write")} <= set(steps)
+    assert all(e["job"] == "first" and float(e["time"]) > 0 for e in lines if "step" in e)
 
 
 def test_readiness_and_life(coordinator):

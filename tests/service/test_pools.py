@@ -88,10 +88,18 @@ def test_a_job_that_needs_no_data_is_shared_by_tensors(coordinator, stub, root):
     assert [list(r.rows) for r in ended.partition.ranks] == [[], []]
 
 
+def test_the_exit_code_of_once_comes_through_mpirun(coordinator, stub, root):
+    bad = submit(stub, spec(root, "bad"))
+    (root / "text.jsonl").write_text('{"other": 1}\n')
+    with Pool(coordinator.address, root, "--once", ranks=2) as pool:
+        assert pool.wait() == 1, pool.log.read_text()
+    assert get(stub, bad.name).state == job_pb2.JOB_STATE_FAILED
+
+
 def test_a_job_waits_for_a_pool_that_it_fits(coordinator, stub, root):
     wide = stub.CreateJob(job_service_pb2.CreateJobRequest(job=job_pb2.Job(
         spec=spec(root, "wide"), min_ranks=2)))
-    narrow = submit(stub, spec(root, "narrow", preset="W8A16", datasets=[]))
+    narrow = submit(stub, spec(root, "narrow", preset="FP8_DYNAMIC", datasets=[]))
     with Pool(coordinator.address, root, name="one"):
         assert wait_for_end(stub, narrow.name).state == job_pb2.JOB_STATE_SUCCEEDED
         waiting = get(stub, wide.name)

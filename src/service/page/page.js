@@ -187,7 +187,7 @@ function gantt() {
         width: Math.max(.75, w * (s.to - s.from) / end)}, svg('title', {}, s.step +
           (s.layer >= 0 ? ', layer ' + s.layer : '') + ': ' + (s.to - s.from).toFixed(2) + ' s')));
     }
-    node.append(text(LEFT, height - 7, '0 s'), text(LEFT + w, height - 7, end.toFixed(1) + ' s',
+    node.append(text(LEFT, height - 7, '0 s'), text(LEFT + w, height - 7, ticks(end),
       'end'));
   });
   figure.append(legend('Colours of the steps', [...new Set(spans.map(s => s.step))].map(
@@ -199,7 +199,8 @@ function legend(label, entries) {
     el('li', {}, svg('svg', {viewBox: '0 0 9 9', 'aria-hidden': 'true'},
       svg('rect', {class: style, width: 9, height: 9})), name)));
 }
-const percent = f => f >= .1 ? (100 * f).toFixed(0) + ' %' : f >= .001 ? (100 * f).toFixed(2) + ' %' :
+const ticks = s => s < 10 ? s.toFixed(2) + ' s' : s.toFixed(1) + ' s';
+const percent = f => f >= .1 ? (100 * f).toFixed(0) + ' %' : f >= .0001 ? (100 * f).toFixed(f >= .001 ? 2 : 3) + ' %' :
   f.toExponential(1);
 function errorPlot() {
   if (!seen.worst.size) return null;
@@ -222,7 +223,8 @@ function errorPlot() {
   });
 }
 function memoryPlot() {
-  if (seen.memory.length < 2) return null;
+  const times = new Set(seen.memory.map(m => m.rank + ' ' + m.time));
+  if (times.size <= new Set(seen.memory.map(m => m.rank)).size) return null;
   const top = 1.1 * Math.max(...seen.memory.map(m => m.bytes));
   const end = Math.max(...seen.memory.map(m => m.time), 1e-9);
   const ranks = [...new Set(seen.memory.map(m => m.rank))].sort((a, b) => a - b);
@@ -233,7 +235,7 @@ function memoryPlot() {
         text(6, y + 4, size(top * part)));
     }
     node.append(text(6, 122, '0'), text(LEFT, 135, '0 s'),
-      text(LEFT + w, 135, end.toFixed(1) + ' s', 'end'));
+      text(LEFT + w, 135, ticks(end), 'end'));
     for (const r of ranks) {
       const points = seen.memory.filter(m => m.rank === r).map(m =>
         (LEFT + w * m.time / end).toFixed(1) + ',' + (118 - 104 * m.bytes / top).toFixed(1));
@@ -308,7 +310,11 @@ function jobPage(data) {
 async function fetchJob() {
   for (;;) {
     const data = await ask('/api' + location.pathname + '?after=' + seen.sequence);
-    if (Number(data.firstSequence) > seen.sequence + 1 && data.events.length) forgetAttempt(0);
+    // Events were dropped, or the store is another one: begin anew.
+    if (data.events.length && Number(data.events[0].sequence) !== seen.sequence + 1) {
+      forgetAttempt(0);
+      Object.assign(seen, {history: [], log: []});
+    }
     data.events.forEach(take);
     if (!data.more) return data;
   }
