@@ -74,6 +74,11 @@ void AddPruned(const Plan& plan, const PlannedTransform& transform, ReportBuilde
   builder.AddLinear(std::move(row));
 }
 
+// A path is bytes; what is not UTF-8 in it is replaced.
+std::string QuotedModel(const std::string& model) {
+  return nlohmann::json(model).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace
 
 std::string ReproduceCommand(const Job& job, int world_size) {
@@ -159,7 +164,7 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
 std::string ModelCard(const RunState& run) {
   const Plan& plan = run.plan;
   const std::string base = plan.source->dir().filename().string();
-  std::string card = absl::StrCat("---\nbase_model: ", nlohmann::json(run.job.model).dump(),
+  std::string card = absl::StrCat("---\nbase_model: ", QuotedModel(run.job.model),
                                   "\nbase_model_relation: quantized\nlibrary_name: transformers\n"
                                   "tags:\n- compressed-tensors\n- llmc\n---\n\n# ",
                                   base, ", compressed\n\n");

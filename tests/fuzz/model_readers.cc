@@ -1,4 +1,4 @@
-// Files of a model directory, and what llmc keeps beside its outputs.
+// Files of a model directory, and datasets that lie in files.
 
 #include <memory>
 #include <string>
@@ -7,16 +7,12 @@
 
 #include "architecture/model_spec.h"
 #include "architecture/module_spec.h"
-#include "checkpoint/journal.h"
 #include "checkpoint/strict_json.h"
 #include "dataset/chat_template.h"
 #include "dataset/parquet_rows.h"
 #include "formats/quantization_config.h"
 #include "formats/stored_tensors.h"
 #include "readers.h"
-#include "report/run_report.h"
-#include "report/step_stream.h"
-#include "service/access.h"
 
 namespace llmc::fuzz {
 namespace {
@@ -77,28 +73,6 @@ void Parquet(absl::string_view bytes) {
   for (int i = 0; i < 4096; ++i) {
     const absl::StatusOr<bool> more = (*reader)->Next(&row);
     if (!more.ok() || !*more) return;
-  }
-}
-
-void StateFiles(absl::string_view bytes) {
-  if (bytes.empty()) return;
-  const int choice = static_cast<unsigned char>(bytes[0]) % 4;
-  bytes.remove_prefix(1);
-  if (choice == 0) {
-    (void)ReadJournal(MemoryFile(bytes));
-  } else if (choice == 1) {
-    const absl::StatusOr<RunReport> report = ReportFromJson(bytes);
-    if (!report.ok()) return;
-    (void)ToHtml(*report);
-    if (!ReportFromJson(ToJson(*report)).ok()) __builtin_trap();
-  } else if (choice == 2) {
-    const absl::StatusOr<StepEvent> event = StepEventFromJsonLine(bytes);
-    if (!event.ok()) return;
-    (void)ParseSolveNote(event->message);
-    if (!StepEventFromJsonLine(ToJsonLine(*event)).ok()) __builtin_trap();
-  } else {
-    const auto tokens = TokenFile::Load(MemoryFile(bytes));
-    if (tokens.ok()) (void)(*tokens)->Authenticate("Bearer secret");
   }
 }
 

@@ -159,8 +159,7 @@ class Pool:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                program = (entry / "cmdline").read_bytes().split(b"\0")[0]
-                is_rank = (program.endswith(b"/llmc-worker") and
+                is_rank = ((entry / "comm").read_text() == "llmc-worker\n" and
                            self.mark in (entry / "environ").read_bytes().split(b"\0"))
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                 if is_rank and state != "Z":
