@@ -36,8 +36,9 @@ struct InverseFactor {
 
 // The order in which GPTQ visits columns under activation ordering: position p
 // holds the original column, by falling diagonal, equal ones by rising column.
-// `hessian` is F32 [n, n].
+// `hessian` is F32 [n, n], `diagonal` its diagonal.
 std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian);
+std::vector<int32_t> OrderByDiagonal(std::span<const float> diagonal);
 
 // Factors `hessian`, F32 [n, n] symmetric (all of it is read), in the
 // column order `order` (original column of each position; empty: natural).
@@ -54,6 +55,9 @@ std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian);
 // of range. kFailedPrecondition: every column is dead, a diagonal entry is
 // negative or not finite, or the matrix stays singular at max_dampening_frac.
 absl::StatusOr<InverseFactor> FactorInverseHessian(const HostTensor& hessian,
+                                                   std::span<const int32_t> order,
+                                                   const InverseFactorOptions& options = {});
+absl::StatusOr<InverseFactor> FactorInverseHessian(const TensorView& hessian,
                                                    std::span<const int32_t> order,
                                                    const InverseFactorOptions& options = {});
 

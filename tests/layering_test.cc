@@ -23,7 +23,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"core", {}},
     {"kernels", {}},
     {"formats", {}},
-    {"collective", {}},
+    {"collective", {"kernels"}},
     {"checkpoint", {}},
     {"tokenizer", {}},
     {"recipe", {"formats"}},
@@ -60,7 +60,10 @@ const std::map<std::string, Folders> kMayInclude = {
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
     {"mpi.h", "collective"},
+    {"nccl.h", "collective"},
+    {"c10/cuda/CUDAStream.h", "model"},
     {"cuda_runtime.h", "kernels"},
+    {"cuda_runtime_api.h", "collective"},
     {"cuda_pipeline.h", "kernels"},
     {"cublas_v2.h", "kernels"},
     {"cusolverDn.h", "kernels"},

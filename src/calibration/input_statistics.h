@@ -5,16 +5,16 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "calibration/channel_extrema.h"
 #include "calibration/exact_sums.h"
 #include "calibration/extrema.h"
 #include "calibration/hessian.h"
-#include "llmc/tensor.h"
+#include "llmc/status.h"
 
 namespace llmc {
 
@@ -46,12 +46,11 @@ struct InputStatistics {
   std::unique_ptr<ExactSums> sample_norms;  // [in_features]: sums over samples of |x|_2.
 
   // On the owner, after Reduce: H of the input as it is now, F32 [in_features,
-  // in_features]. The first call finishes the accumulator; the tensor lives as long
-  // as this struct.
-  const HostTensor& Hessian();
+  // in_features], where the accumulator has it. The first call finishes the accumulator.
+  absl::StatusOr<at::Tensor> Hessian();
 
   // Frees it; nobody asks again.
-  void ForgetHessian() { finished_.reset(); }
+  void ForgetHessian() { finished_ = at::Tensor(); }
 
   // Mean over tokens of |x|, [in_features], of the input as it is now. Zeros
   // without tokens.
@@ -61,10 +60,10 @@ struct InputStatistics {
   std::vector<double> SquareSums() const;
 
   // The input is divided by `factors`, [in_features], > 0; equal on all ranks.
-  void DivideBy(std::span<const float> factors);
+  absl::Status DivideBy(std::span<const float> factors);
 
  private:
-  std::optional<HostTensor> finished_;
+  at::Tensor finished_;           // Undefined before Hessian().
   std::vector<double> divisors_;  // Product of all factors; empty: 1.
 };
 

@@ -76,7 +76,8 @@ void AddNumericOptions(CLI::App& app, Job& job) {
       {"bfloat16", ComputeDType::kBFloat16}};
   static const std::map<std::string, QuotientRounding> kRoundings = {
       {"model-dtype", QuotientRounding::kModelDtype}, {"float32", QuotientRounding::kFloat32}};
-  app.add_option("--device", job.device, "where layers are computed")
+  app.add_option("--device", job.device,
+                 "where layers are computed; auto takes a CUDA device when there is one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->envname("LLMC_DEVICE")
       ->capture_default_str();
@@ -124,6 +125,9 @@ void AddJobOptions(CLI::App& app, Job& job) {
   AddCalibrationOptions(app, job);
   AddSize(app, "--memory-budget", "host memory that one rank may use, such as 24GiB",
           [&job](int64_t bytes) { job.memory_budget_bytes = bytes; });
+  AddSize(app, "--device-memory-budget",
+          "memory of a CUDA device that one rank may use (default: what is free)",
+          [&job](int64_t bytes) { job.device_memory_budget_bytes = bytes; });
   AddOption(app, "--work-dir", job.work_dir, "where activations spill to (default: $TMPDIR)")
       ->type_name("DIR");
   AddSize(app, "--max-shard-size", "largest output file", [&job](int64_t bytes) {

@@ -7,12 +7,14 @@
 #include <mutex>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/sum.h"
 #include "absl/strings/str_cat.h"
 #include "calibration/exact_sums.h"
+#include "calibration/tensor_collective.h"
 #include "kernels/compress.h"
-#include "kernels/gptq_solve.h"
 #include "model/torch_tensor.h"
+#include "modifiers/output_error.h"
 #include "modifiers/smoothing.h"
 #include "modifiers/widen.h"
 
@@ -92,33 +94,33 @@ absl::StatusOr<std::map<std::string, HostTensor>> Candidate(const std::vector<st
 
 // tr(E C E^T) summed over the consumers, E = Q(W s) / s - W, C the second moment.
 absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
-                                          std::span<const float> factors, const HostTensor& hessian,
+                                          std::span<const float> factors, const at::Tensor& hessian,
                                           LayerChange& change) {
   LLMC_ASSIGN_OR_RETURN(const auto candidate,
                         Candidate(transform.smoothing->consumers, factors, change));
   double loss = 0;
   for (const auto& [linear, rounded] : candidate) {
     LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
-    const HostTensor from = Widen(*dense, 0, dense->num_elements());
-    const HostTensor to = Widen(rounded, 0, rounded.num_elements());
-    loss += kernels::OutputError(from.as<float>(), to.as<float>(), rounded.dim(0), rounded.dim(1),
-                                 hessian.as<float>());
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor from,
+                          WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
+                          WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.place.device, from, to, hessian));
+    loss += error;
   }
   return loss;
 }
 
-// The owner's Hessian on every rank: the owner's own, elsewhere in `received`.
-absl::StatusOr<const HostTensor*> ShareHessian(InputStatistics& statistics, Collective& collective,
-                                               HostTensor& received) {
+// The owner's Hessian on every rank.
+absl::StatusOr<at::Tensor> ShareHessian(InputStatistics& statistics, LayerChange& change) {
   const int64_t n = statistics.hessian->in_features();
-  if (statistics.owner != collective.rank()) received = HostTensor(DType::kF32, {n, n});
-  const HostTensor& hessian =
-      statistics.owner == collective.rank() ? statistics.Hessian() : received;
-  // The owner's bytes are only read.
-  const std::span<const std::byte> bytes = hessian.bytes();
-  LLMC_RETURN_IF_ERROR(
-      collective.Broadcast({const_cast<std::byte*>(bytes.data()), bytes.size()}, statistics.owner));
-  return &hessian;
+  Collective& collective = *change.collective;
+  absl::StatusOr<at::Tensor> hessian = statistics.owner == collective.rank()
+                                           ? statistics.Hessian()
+                                           : change.place.device->New(at::kFloat, {n, n});
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(hessian.status()));
+  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, change.place, *hessian, statistics.owner));
+  return hessian;
 }
 
 // The inputs of a layer's blocks and what the blocks give, of one sample.
@@ -136,9 +138,10 @@ class BlockTaps : public Taps {
   std::map<std::string, at::Tensor> outputs;  // By linear.
 };
 
-double SquaredError(const at::Tensor& a, const at::Tensor& b) {
+// F64 [1].
+at::Tensor SquaredError(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor difference = a.to(at::kFloat) - b.to(at::kFloat);
-  return (difference * difference).sum(at::kDouble).item().toDouble();
+  return (difference * difference).sum(at::kDouble).view({1});
 }
 
 // A block that a search runs with candidate weights.
@@ -170,7 +173,7 @@ absl::Status AddLosses(const DecoderLayer& layer, const at::Tensor& hidden,
                        const std::vector<Block>& blocks, std::mutex& mutex, ExactSums& sums) {
   BlockTaps taps;
   layer.Forward(hidden, {.taps = &taps});
-  std::vector<double> losses;
+  std::vector<at::Tensor> losses;
   for (const Block& block : blocks) {
     const at::Tensor& input = taps.inputs.at(block.input_group);
     const at::Tensor& expected = taps.outputs.at(block.last_linear);
@@ -178,8 +181,9 @@ absl::Status AddLosses(const DecoderLayer& layer, const at::Tensor& hidden,
       losses.push_back(SquaredError(layer.RunPart(block.part, input, weights), expected));
     }
   }
+  const at::Tensor host = at::cat(losses).cpu();
   std::lock_guard<std::mutex> lock(mutex);
-  sums.Add(losses);
+  sums.Add({host.const_data_ptr<double>(), losses.size()});
   return absl::OkStatus();
 }
 
@@ -207,16 +211,14 @@ absl::StatusOr<AwqTransform::Search> AwqTransform::Prepare(const PlannedTransfor
 
 absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& change) const {
   InputStatistics& statistics = change.statistics->at(search.input_group);
-  HostTensor received;
-  LLMC_ASSIGN_OR_RETURN(const HostTensor* const hessian,
-                        ShareHessian(statistics, *change.collective, received));
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, ShareHessian(statistics, change));
   Collective& collective = *change.collective;
   const size_t count = search.factors.size();
   const auto first = [&](int rank) { return count * rank / collective.world_size(); };
   absl::Status local;
   for (size_t k = first(collective.rank()); k < first(collective.rank() + 1) && local.ok(); ++k) {
     const absl::StatusOr<double> loss =
-        LossBySecondMoment(*search.transform, search.factors[k], *hessian, change);
+        LossBySecondMoment(*search.transform, search.factors[k], hessian, change);
     local = loss.status();
     if (loss.ok()) search.losses[k] = *loss;
   }
@@ -253,9 +255,12 @@ absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
         local = candidate.status();
         if (!local.ok()) break;
         WeightOverrides& weights = block.candidates.emplace_back();
-        for (auto& [linear, tensor] : *candidate) {
-          weights[linear] = ToTorch(std::move(tensor)).to(change.compute_dtype);
-        }
+        local = CatchTorch("AWQ", [&] {
+          for (auto& [linear, tensor] : *candidate) {
+            weights[linear] =
+                ToTorch(std::move(tensor)).to(change.place.device->torch_device(), change.compute_dtype);
+          }
+        });
       }
       blocks.push_back(std::move(block));
     }

@@ -13,6 +13,7 @@
 
 #include "ATen/core/Tensor.h"
 #include "calibration/input_statistics.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "llmc/status.h"
 #include "model/decoder_layer.h"
@@ -31,8 +32,8 @@ class LayerSamples {
   using Visit = std::function<absl::Status(int64_t sample, const DecoderLayer& layer,
                                            const at::Tensor& hidden)>;
 
-  // Local: calls `visit` for every sample of this rank, each on one thread, several
-  // at a time, in inference mode. Returns the first error; LibTorch's exceptions are
+  // Local: calls `visit` for every sample of this rank, in inference mode: on the host each
+  // on one thread, several at a time, on a device one after the other. Returns the first error; LibTorch's exceptions are
   // errors.
   virtual absl::Status ForEach(const Visit& visit) = 0;
 };
@@ -58,6 +59,7 @@ struct LayerChange {
   DenseTensors* dense = nullptr;
   Statistics* statistics = nullptr;
   Collective* collective = nullptr;
+  RankPlace place;
   at::ScalarType compute_dtype = at::kFloat;  // Of the layer.
   LayerSamples* samples = nullptr;            // Only where a transform `reads_samples`.
   const LayerSparsities* layer_sparsities = nullptr;

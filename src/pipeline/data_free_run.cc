@@ -274,7 +274,7 @@ absl::Status RoundUnit(RunState& run, const WorkUnit& unit) {
   if (results.status.ok()) results.status = Failpoint("unit.written");
   LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(results.status));
   Report(run, unit, results);
-  return FinishUnit(run, unit, results.hashes, nlohmann::json::object());
+  return FinishUnit(run, {&unit, std::move(results.hashes)});
 }
 
 absl::Status RunDataFree(RunState& run) {

@@ -30,6 +30,15 @@ constexpr double kAssumedDiskBytesPerSecond = 500e6;
 // Tokens of the packs in flight on one thread, when samples are shorter.
 constexpr int64_t kPackTokens = 512;
 
+// A pack on a device has at least this many (calibration/sample_schedule.h).
+constexpr int64_t kDevicePackTokens = 4096;
+
+// Beside the tensors on a device: workspaces of cuBLAS and cuSOLVER, and what LibTorch's
+// allocator leaves between blocks. Assumed.
+constexpr int64_t kDeviceLibraryBytes = 256'000'000;
+// Of the host, for CUDA's libraries in a process. Assumed.
+constexpr int64_t kCudaProgramBytes = 600'000'000;
+
 // Of one channel: a smallest and a largest value; a sum in fixed point.
 constexpr int64_t kExtremaBytes = 8;
 constexpr int64_t kMagnitudeBytes = 32;
@@ -179,6 +188,38 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
                   VerifyBytes(plan, ranks));
 }
 
+// On the device, beside the activations between layers.
+int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
+  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const int64_t hidden = plan.model->hidden_size;
+  const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
+  // The layer, and the next one as it is stored.
+  const int64_t weights = layer.weights * compute_size + layer.source_bytes;
+  const int64_t tokens = kDevicePackTokens + extent.longest;
+  const int64_t in_flight =
+      tokens * ((layer.input_features + 6 * hidden + 4 * plan.model->intermediate_size) *
+                    compute_size +
+                3 * hidden * 4);
+  const int64_t totals = layer.hessian_elements / 2 * 8;
+  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + in_flight;
+  // The Hessian, its reversed copy, the factor, and one more while they are copied; the
+  // weight as float32, as it is stored, and its blocks' errors.
+  const int64_t solve = totals + 4 * layer.largest_input * layer.largest_input * 4 +
+                        3 * layer.largest_weight * 4;
+  const int64_t search = totals + in_flight + layer.candidate_bytes;
+  return kDeviceLibraryBytes + weights + std::max({capture, solve, search});
+}
+
+// On the host of a rank that computes on a device: a layer on its way there, as it is
+// rewritten, solved and packed.
+int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
+                              const Ranks& ranks) {
+  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
+                         layer.channel_bytes + layer.candidate_bytes;
+  return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
+}
+
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
   if (!plan.calibrated) return 0;
   double flops = 0;
@@ -217,21 +258,29 @@ CalibrationExtent ExtentFromFlags(const Job& job) {
 }
 
 Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks,
-                      std::optional<int64_t> budget_bytes) {
+                      std::optional<int64_t> budget_bytes,
+                      std::optional<int64_t> device_budget_bytes) {
   Estimate estimate;
   estimate.output_bytes = plan.layout.total_file_bytes();
-  estimate.min_memory_bytes =
-      plan.calibrated ? CalibratedBytes(plan, extent, ranks) : DataFreeBytes(plan, ranks);
+  estimate.min_memory_bytes = !plan.calibrated ? DataFreeBytes(plan, ranks)
+                              : plan.on_device ? HostBytesBesideDevice(plan, extent, ranks)
+                                               : CalibratedBytes(plan, extent, ranks);
   if (plan.calibrated) {
     const int64_t share = (extent.num_tokens + ranks.world_size - 1) / ranks.world_size;
     const PlannedModule* embedding = plan.Find(plan.model->embedding_name);
     const bool narrow = embedding != nullptr && embedding->source.dtype == DType::kBF16;
     estimate.activation_bytes = share * plan.model->hidden_size * (narrow ? 2 : 4);
   }
-  estimate.peak_memory_bytes = estimate.min_memory_bytes + estimate.activation_bytes;
+  if (plan.on_device) {
+    estimate.device_memory_bytes = DeviceBytes(plan, extent);
+    estimate.device_budget_bytes = device_budget_bytes;
+    const int64_t room = device_budget_bytes.value_or(INT64_MAX) - estimate.device_memory_bytes;
+    estimate.device_activation_bytes = std::clamp<int64_t>(room, 0, estimate.activation_bytes);
+  }
+  const int64_t on_host = estimate.activation_bytes - estimate.device_activation_bytes;
+  estimate.peak_memory_bytes = estimate.min_memory_bytes + on_host;
   if (budget_bytes && estimate.peak_memory_bytes > *budget_bytes) {
-    estimate.spilled_bytes =
-        std::min(estimate.activation_bytes, estimate.peak_memory_bytes - *budget_bytes);
+    estimate.spilled_bytes = std::min(on_host, estimate.peak_memory_bytes - *budget_bytes);
     estimate.peak_memory_bytes -= estimate.spilled_bytes;
   }
   estimate.matrix_product_flops = MatrixProductFlops(plan, extent);
@@ -273,6 +322,12 @@ absl::Status CheckResources(const Job& job, const Estimate& estimate, const Rank
         absl::StrCat("--memory-budget: ", FormatByteSize(*job.memory_budget_bytes),
                      " a rank, expected at least ", FormatByteSize(estimate.min_memory_bytes), " (",
                      FormatByteSize(floor - *job.memory_budget_bytes), " is missing)"));
+  }
+  if (estimate.device_budget_bytes &&
+      estimate.device_memory_bytes > *estimate.device_budget_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "device memory: ", FormatByteSize(*estimate.device_budget_bytes), " a rank, expected at ",
+        "least ", FormatByteSize(estimate.device_memory_bytes), " beside the activations"));
   }
   const int64_t host = PhysicalMemoryBytes();
   if (!job.memory_budget_bytes && floor * ranks.world_size > host) {

@@ -42,13 +42,14 @@ std::string ReasonText(const ModuleDecision& decision) {
   return absl::StrCat(NoSchemeName(decision.reason), " (", decision.decided_by, ")");
 }
 
-// auto: bfloat16 products where the model is bfloat16 and the CPU multiplies
+// auto: bfloat16 products where the model is bfloat16 and the device multiplies
 // bfloat16 in hardware, float32 elsewhere (docs/decisions/0001-compute-dtype.md).
 ComputeDType ResolveComputeDType(const Job& job, const std::vector<PlannedModule>& modules) {
   if (job.compute_dtype != ComputeDType::kAuto) return job.compute_dtype;
   for (const PlannedModule& module : modules) {
     if (module.source.dtype != DType::kBF16) return ComputeDType::kFloat32;
   }
+  if (job.device == "cuda") return ComputeDType::kBFloat16;
   return __builtin_cpu_supports("avx512bf16") != 0 ? ComputeDType::kBFloat16
                                                    : ComputeDType::kFloat32;
 }
@@ -81,6 +82,7 @@ class Planner {
     LLMC_RETURN_IF_ERROR(CheckSparseFormat(plan_, job_.sparse_format));
     LLMC_RETURN_IF_ERROR(PlaceTensors());
     LLMC_RETURN_IF_ERROR(WriteConfig());
+    plan_.on_device = job_.device == "cuda" && plan_.calibrated;
     return std::move(plan_);
   }
 

@@ -214,6 +214,11 @@ std::string ToTable(const Plan& plan, const Estimate& estimate) {
                           FormatByteSize(estimate.activation_bytes),
                           FormatByteSize(estimate.spilled_bytes));
   }
+  if (plan.on_device) {
+    absl::StrAppendFormat(&text, "\ndevice       %s a rank, and %s of activations",
+                          FormatByteSize(estimate.device_memory_bytes),
+                          FormatByteSize(estimate.device_activation_bytes));
+  }
   absl::StrAppendFormat(&text, "\ntime         about %s\n", Duration(estimate.seconds));
   for (const std::string& warning : plan.warnings)
     absl::StrAppend(&text, "warning: ", warning, "\n");
@@ -248,6 +253,8 @@ nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
           {"min_memory_bytes", estimate.min_memory_bytes},
           {"activation_bytes", estimate.activation_bytes},
           {"spilled_bytes", estimate.spilled_bytes},
+          {"device_memory_bytes", estimate.device_memory_bytes},
+          {"device_activation_bytes", estimate.device_activation_bytes},
           {"matrix_product_flops", estimate.matrix_product_flops},
           {"estimated_seconds", estimate.seconds},
           {"warnings", plan.warnings}};

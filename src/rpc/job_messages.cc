@@ -20,6 +20,9 @@ Job ToJob(const v1::JobSpec& spec) {
   if (spec.has_seed()) job.seed = spec.seed();
   job.shuffle = !spec.no_shuffle();
   if (spec.has_memory_budget_bytes()) job.memory_budget_bytes = spec.memory_budget_bytes();
+  if (spec.has_device_memory_budget_bytes()) {
+    job.device_memory_budget_bytes = spec.device_memory_budget_bytes();
+  }
   job.work_dir = spec.work_dir();
   if (spec.has_max_shard_bytes()) job.max_shard_bytes = spec.max_shard_bytes();
   if (!spec.device().empty()) job.device = spec.device();
@@ -52,6 +55,9 @@ v1::JobSpec ToJobSpec(const Job& job) {
   spec.set_seed(job.seed);
   spec.set_no_shuffle(!job.shuffle);
   if (job.memory_budget_bytes) spec.set_memory_budget_bytes(*job.memory_budget_bytes);
+  if (job.device_memory_budget_bytes) {
+    spec.set_device_memory_budget_bytes(*job.device_memory_budget_bytes);
+  }
   spec.set_work_dir(job.work_dir);
   spec.set_max_shard_bytes(job.max_shard_bytes);
   spec.set_device(job.device);
