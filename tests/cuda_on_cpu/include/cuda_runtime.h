@@ -27,7 +27,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ thread_local
+// constinit: an array that no code has to initialise is reached without a call.
+#define __shared__ constinit thread_local
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
@@ -70,6 +71,15 @@ uint64_t& WarpSlot(int lane);
 int LanesOfWarp();
 
 }  // namespace cuda_on_cpu
+
+namespace llmc::kernels {
+
+// What `extern __shared__` names in the kernels. Declared with its size: GCC reaches a
+// thread's array of unknown size through a function that need not exist.
+inline constexpr size_t kMostSharedBytes = 227 * 1024;
+extern constinit thread_local unsigned char dynamic_shared[kMostSharedBytes];
+
+}  // namespace llmc::kernels
 
 inline void __syncthreads() { cuda_on_cpu::WaitForBlock(); }
 inline void __syncwarp(unsigned = ~0u) { cuda_on_cpu::WaitForWarp(); }
