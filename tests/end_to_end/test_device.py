@@ -57,7 +57,7 @@ def perplexity(model, text):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_quality_is_that_of_the_cpu(name, recipes, text, tmp_path):
-    words = flags(MODEL, recipes / f"{name}.yaml", text)
+    words = flags(MODEL, recipes / f"{name}.yaml", text, compute_dtype="bfloat16")
     cpu = llmc(*words, "--device", "cpu", "--output", tmp_path / "cpu")
     assert cpu.code == 0, cpu.err
     device = on_device(*words, "--output", tmp_path / "device")
