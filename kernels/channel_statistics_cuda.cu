@@ -1,29 +1,13 @@
-#include <bit>
-
 #include "absl/strings/str_cat.h"
 #include "kernels/channel_statistics.h"
 #include "kernels/cuda_queue.cuh"
-#include "kernels/round_to_grid.h"
+#include "kernels/element.cuh"
 
 namespace llmc::kernels {
 namespace {
 
 constexpr int kThreads = 128;
 constexpr int64_t kSegmentTokens = 256;
-
-__device__ float LoadFloat(const TokenRows& x, int64_t i) {
-  if (x.dtype == DType::kF32) return static_cast<const float*>(x.data)[i];
-  return FromBf16Bits(static_cast<const uint16_t*>(x.data)[i]);
-}
-
-// Numbers as integers that rise with them; a NaN lies beyond the infinity of its sign.
-__device__ int32_t Ordered(float value) {
-  const int32_t bits = std::bit_cast<int32_t>(value);
-  return bits ^ ((bits >> 31) & 0x7fffffff);
-}
-__device__ float FromOrdered(int32_t ordered) {
-  return std::bit_cast<float>(ordered ^ ((ordered >> 31) & 0x7fffffff));
-}
 
 // Sums and extrema of one channel over some tokens, or of all of them.
 struct Partial {
@@ -44,7 +28,7 @@ __global__ void SegmentsKernel(TokenRows x, Partial* partials) {
   Partial sum = Empty();
 #pragma unroll 8
   for (int64_t token = first; token < end; ++token) {
-    const float value = LoadFloat(x, token * x.stride + channel);
+    const float value = LoadElement(x.dtype, x.data, token * x.stride + channel);
     const double wide = value;
     sum.magnitudes += fabs(wide);
     sum.squares += wide * wide;

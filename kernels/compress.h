@@ -70,6 +70,18 @@ absl::StatusOr<HostTensor> FakeQuantWeight(const TensorView& weight, const Weigh
                                            const QuantizationArgs& args,
                                            const CompressOptions& options = {});
 
+// The same for a weight on a device, to the same bytes. CompressWeight quantises and packs
+// on the device and waits; FakeQuantWeight writes device memory, [R, C] in the weight's
+// dtype, which may be the weight itself, and enqueues but for the upload of the grid.
+absl::StatusOr<std::vector<StoredTensor>> CompressWeight(const DeviceWeight& weight,
+                                                         const WeightGrid& grid,
+                                                         const QuantizationArgs& args,
+                                                         Format format,
+                                                         const CompressOptions& options = {});
+absl::Status FakeQuantWeight(const DeviceWeight& weight, const WeightGrid& grid,
+                             const QuantizationArgs& args, const CompressOptions& options,
+                             void* dense);
+
 // The stored tensor "<module>.<suffix>", or null when there is none.
 using TensorLookup = std::function<const TensorView*(absl::string_view suffix)>;
 

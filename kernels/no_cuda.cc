@@ -2,11 +2,14 @@
 
 #include "kernels/channel_statistics.h"
 #include "kernels/cholesky.h"
+#include "kernels/compress.h"
 #include "kernels/device_queue.h"
 #include "kernels/fixed_point.h"
 #include "kernels/gptq_solve.h"
 #include "kernels/hessian.h"
+#include "kernels/prune_by_score.h"
 #include "kernels/sparsegpt_solve.h"
+#include "kernels/weight_grid.h"
 
 namespace llmc::kernels {
 namespace {
@@ -70,6 +73,33 @@ absl::Status SparseGptSolve(const SparseGptProblem&, const SparseGptOptions&, do
 }
 
 absl::Status ChannelStatistics(const TokenRows&, const DeviceChannelStatistics&, DeviceQueue&) {
+  return NoCuda();
+}
+
+absl::StatusOr<WeightGrid> ComputeWeightGrid(const DeviceWeight&, const QuantizationArgs&,
+                                             const WeightGridOptions&) {
+  return NoCuda();
+}
+
+absl::StatusOr<std::vector<StoredTensor>> CompressWeight(const DeviceWeight&, const WeightGrid&,
+                                                         const QuantizationArgs&, Format,
+                                                         const CompressOptions&) {
+  return NoCuda();
+}
+
+absl::Status FakeQuantWeight(const DeviceWeight&, const WeightGrid&, const QuantizationArgs&,
+                             const CompressOptions&, void*) {
+  return NoCuda();
+}
+
+absl::Status PruneByScore(const DeviceScoredRows&, double, const MaskStructure&, DeviceQueue&) {
+  return NoCuda();
+}
+
+absl::StatusOr<Extrema> FindExtrema(const DeviceWeight&) { return NoCuda(); }
+
+absl::StatusOr<float> SearchedAbsMax(const DeviceWeight&, const QuantizationArgs&,
+                                     const WeightGridOptions&) {
   return NoCuda();
 }
 
