@@ -27,7 +27,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ thread_local
+// constinit: an array that no code has to initialise is reached without a call.
+#define __shared__ constinit thread_local
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
