@@ -75,10 +75,10 @@ struct FiberPool::Stack {
   Stack(const Stack&) = delete;
   Stack& operator=(const Stack&) = delete;
 
-  // So that switching to it calls `entry`, with the stack aligned as after a call.
+  // So that switching to it calls `entry`, with the stack aligned as after a call: 8 past
+  // a multiple of 16.
   void Prepare(void (*entry)()) {
     auto* top = reinterpret_cast<uint64_t*>(memory + kStackBytes);
-    *--top = 0;
     *--top = 0;
     *--top = reinterpret_cast<uint64_t>(entry);
     for (int i = 0; i < 6; ++i) *--top = 0;

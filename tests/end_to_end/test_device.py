@@ -20,7 +20,8 @@ RECIPES = {
       SparseGPTModifier: {sparsity: 0.5, mask_structure: '2:4', targets: [Linear], ignore: [lm_head]}
       QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: FP8}""",
     "awq": """
-      AWQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM, n_grid: 4}""",
+      AWQModifier: {n_grid: 4}
+      QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}""",
 }
 
 
@@ -28,7 +29,7 @@ RECIPES = {
 def recipes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
     for name, modifiers in RECIPES.items():
-        (folder / f"{name}.yaml").write_text(f"stage:\n  stage_modifiers:{modifiers}\n")
+        (folder / f"{name}.yaml").write_text(f"test_stage:\n  test_modifiers:{modifiers}\n")
     return folder
 
 
@@ -57,7 +58,7 @@ def perplexity(model, text):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_quality_is_that_of_the_cpu(name, recipes, text, tmp_path):
-    words = flags(MODEL, recipes / f"{name}.yaml", text)
+    words = flags(MODEL, recipes / f"{name}.yaml", text, compute_dtype="bfloat16")
     cpu = llmc(*words, "--device", "cpu", "--output", tmp_path / "cpu")
     assert cpu.code == 0, cpu.err
     device = on_device(*words, "--output", tmp_path / "device")
