@@ -210,7 +210,7 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
 
 // On the device, beside the activations between layers.
 int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   // The layer, and the next one as it is stored.
@@ -234,7 +234,7 @@ int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
 // rewritten, solved and packed.
 int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
                               const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
                          layer.channel_bytes + layer.candidate_bytes;
   return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
