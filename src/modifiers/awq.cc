@@ -6,6 +6,7 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <span>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/cat.h"
@@ -312,27 +313,23 @@ absl::Status AwqTransform::RunHeat(const Heat& heat, LayerChange& change) const 
 
 absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
                                            LayerChange& change) const {
-  const size_t count = searches.front()->factors.size();
-  std::vector<size_t> all(count);
-  std::iota(all.begin(), all.end(), 0);
-  Heat heat;
-  heat.searches = std::move(searches);
-  heat.candidates.assign(heat.searches.size(), all);
-  for (Search* search : heat.searches) search->losses.assign(count, 0.0);
-  const int64_t tokens = change.statistics->at(heat.searches[0]->input_group).tokens;
-  const auto num_finalists =
-      static_cast<size_t>(NumAwqFinalists(static_cast<int64_t>(count), tokens));
-  if (num_finalists == count) {
-    heat.samples = [](int64_t) { return true; };
-    return RunHeat(heat, change);
+  const auto count = static_cast<int64_t>(searches.front()->factors.size());
+  const int64_t tokens = change.statistics->at(searches[0]->input_group).tokens;
+  const std::span<const AwqHeat> race = tokens < kAwqRaceTokens
+                                            ? std::span<const AwqHeat>(kAwqWithoutRace)
+                                            : std::span<const AwqHeat>(kAwqRace);
+  for (Search* search : searches) search->losses.assign(count, 0.0);
+  for (const AwqHeat& part : race) {
+    Heat heat;
+    heat.searches = searches;
+    heat.samples = [&part](int64_t sample) { return part.Takes(sample); };
+    for (Search* search : searches) {
+      heat.candidates.push_back(
+          KeepBest(static_cast<size_t>(part.NumRunners(count)), search->losses));
+    }
+    LLMC_RETURN_IF_ERROR(RunHeat(heat, change));
   }
-  heat.samples = [](int64_t sample) { return sample % kAwqHeatEvery == 0; };
-  LLMC_RETURN_IF_ERROR(RunHeat(heat, change));
-  for (size_t s = 0; s < heat.searches.size(); ++s) {
-    heat.candidates[s] = KeepBest(num_finalists, heat.searches[s]->losses);
-  }
-  heat.samples = [](int64_t sample) { return sample % kAwqHeatEvery != 0; };
-  return RunHeat(heat, change);
+  return absl::OkStatus();
 }
 
 absl::Status AwqTransform::Apply(LayerChange& change) const {

@@ -100,9 +100,7 @@ void AddSearch(const Plan& plan, const WorkUnit& unit, int64_t num_tokens, Layer
   }
   sizes.candidate_bytes =
       std::max(one_candidate, std::min(num_candidates * one_candidate, kAwqCandidateBytes));
-  const auto finalists = static_cast<double>(NumAwqFinalists(num_candidates, num_tokens));
-  const double heat = 1.0 / static_cast<double>(kAwqHeatEvery);
-  const double forwards = heat * static_cast<double>(num_candidates) + (1 - heat) * finalists;
+  const double forwards = NumAwqForwards(num_candidates, num_tokens);
   sizes.search_flops = 2.0 * forwards * static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
 }
 
@@ -201,10 +199,13 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   // Codes of at most a byte wait for the layer to be written.
   const int64_t solve = totals + factor + 4 * layer.kept_factors + 2 * layer.largest_weight * 4 +
                         layer.weights + layer.channel_bytes + layer.rewritten_bytes;
+  // AWQ runs its candidates on the samples.
+  const int64_t search = totals + layer.candidate_bytes + inputs + rearranged +
+                         layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs + rearranged;
   return kCalibratedProgramBytes +
-         std::max(weights + std::max({capture, solve + layer.source_bytes, propagate}),
+         std::max(weights + std::max({capture, search, solve + layer.source_bytes, propagate}),
                   VerifyBytes(plan, ranks));
 }
 

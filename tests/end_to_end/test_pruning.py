@@ -258,7 +258,7 @@ def text_of(paths):
 
 
 @pytest.mark.parametrize("name", ["sparsegpt_50", "sparsegpt_24", "wanda_24"])
-def test_as_good_as_llmcompressor(name, tmp_path):
+def test_gives_the_real_librarys_masks_and_weights(name, tmp_path):
     """The trained example, the same token rows, one rank."""
     from datasets import Dataset
     from llmcompressor import oneshot
@@ -267,10 +267,8 @@ def test_as_good_as_llmcompressor(name, tmp_path):
     trained = SOURCE / "examples/tiny-llama"
     tokenizer = AutoTokenizer.from_pretrained(trained)
     rows = [tokenizer(p)["input_ids"][:128] for p in text_of(sorted(SOURCE.glob("*.md")))][:24]
-    data, held = tmp_path / "data.jsonl", tmp_path / "held.jsonl"
+    data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
-    held.write_text("".join(json.dumps({"text": p}) + "\n"
-                            for p in text_of([SOURCE / "docs/architecture.md"])))
     recipe = recipe_file(tmp_path / "recipe", name)
     theirs_recipe = tmp_path / "theirs.yaml"  # There, ignoring "lm_head" by name has no effect.
     theirs_recipe.write_text(recipe.read_text().replace("[lm_head]", "['re:.*lm_head']"))
@@ -288,13 +286,9 @@ def test_as_good_as_llmcompressor(name, tmp_path):
     first = [n for n in ours if ".layers.0." in n and n.endswith("_proj.weight")]
     equal = sum(((ours[n] == 0) == (theirs[n] == 0)).sum().item() for n in first)
     assert equal / sum(ours[n].numel() for n in first) > 0.999
-    perplexity = {}
-    for who in ("ours", "theirs"):
-        found = llmc("eval", "--model", tmp_path / who, "--dataset", held, "--max-seq-length", 128,
-                     "--json")
-        assert found.code == 0, found.err
-        perplexity[who] = found.json()["perplexity"]
-    assert perplexity["ours"] < 1.005 * perplexity["theirs"], perplexity
+    # Theirs stay float32, ours are rounded to bfloat16.
+    apart = sum((ours[n].float() - theirs[n].float()).abs().sum().item() for n in first)
+    assert apart < 0.005 * sum(theirs[n].abs().sum().item() for n in first)
 
 
 @pytest.mark.parametrize("name, layout", [
