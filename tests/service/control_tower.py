@@ -128,12 +128,12 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", **env):
+    def __init__(self, address, root, *flags, ranks=1, name="pool", sigkill_s=10, **env):
         command = [BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
-                       "odls_base_sigkill_timeout", 10, "-np", ranks, *command]
+                       "odls_base_sigkill_timeout", sigkill_s, "-np", ranks, *command]
         self.name = name
         self.log = pathlib.Path(root) / f"pool-{name}.log"
         with open(self.log, "ab") as log:
