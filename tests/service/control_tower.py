@@ -129,12 +129,13 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), **env):
+    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), sigkill_s=10,
+                 **env):
         command = [*wrap, BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
-                       "odls_base_sigkill_timeout", 10, "-np", ranks, *command]
+                       "odls_base_sigkill_timeout", sigkill_s, "-np", ranks, *command]
         # Ranks are found by it: other tests may run pools of the same name beside this one.
         self.mark = f"TEST_POOL={uuid.uuid4()}".encode()
         env["TEST_POOL"] = self.mark.decode().split("=")[1]

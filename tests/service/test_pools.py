@@ -91,7 +91,7 @@ def test_a_job_that_needs_no_data_is_shared_by_tensors(coordinator, stub, root):
 def test_the_exit_code_of_once_comes_through_mpirun(coordinator, stub, root):
     bad = submit(stub, spec(root, "bad"))
     (root / "text.jsonl").write_text('{"other": 1}\n')
-    with Pool(coordinator.address, root, "--once", ranks=2) as pool:
+    with Pool(coordinator.address, root, "--once", ranks=2, sigkill_s=1) as pool:
         assert pool.wait() == 1, pool.log.read_text()
     assert get(stub, bad.name).state == job_pb2.JOB_STATE_FAILED
 
