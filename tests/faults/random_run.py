@@ -175,7 +175,10 @@ class RandomRun:
             self.repair()
             states = []
             for name in self.jobs:
-                job = get(self.stub, name)
+                try:
+                    job = get(self.stub, name)
+                except grpc.RpcError:  # The coordinator was born with a fault.
+                    return False
                 if job.state in (job_pb2.JOB_STATE_PAUSED, job_pb2.JOB_STATE_PAUSING):
                     with contextlib.suppress(grpc.RpcError):
                         self.stub.ResumeJob(job_service_pb2.ResumeJobRequest(name=name))
