@@ -186,6 +186,8 @@ class RandomRun:
             return all(state in ENDS for state in states)
 
         wait_until(all_ended, "every acknowledged job ends", 60 + 30 * len(self.jobs))
+        self.coordinator.kill()  # What is checked is what the disk has.
+        self.start_coordinator()
 
     def check(self, reference):
         listed = self.stub.ListJobs(job_service_pb2.ListJobsRequest(page_size=1000)).jobs
