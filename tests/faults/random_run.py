@@ -175,7 +175,10 @@ class RandomRun:
             self.repair()
             states = []
             for name in self.jobs:
-                job = get(self.stub, name)
+                try:
+                    job = get(self.stub, name)
+                except grpc.RpcError:  # The coordinator was born with a fault.
+                    return False
                 if job.state in (job_pb2.JOB_STATE_PAUSED, job_pb2.JOB_STATE_PAUSING):
                     with contextlib.suppress(grpc.RpcError):
                         self.stub.ResumeJob(job_service_pb2.ResumeJobRequest(name=name))
@@ -183,6 +186,8 @@ class RandomRun:
             return all(state in ENDS for state in states)
 
         wait_until(all_ended, "every acknowledged job ends", 60 + 30 * len(self.jobs))
+        self.coordinator.kill()  # What is checked is what the disk has.
+        self.start_coordinator()
 
     def check(self, reference):
         listed = self.stub.ListJobs(job_service_pb2.ListJobsRequest(page_size=1000)).jobs

@@ -104,7 +104,8 @@ def test_a_disk_that_fills_up_at_work_fails_the_job_with_the_reason(coordinator,
     place = root / "out.llmc-partial"
     place.mkdir()
     mount = f'mount -t tmpfs -o size={kilobytes}k none {place} && exec "$@"'
-    with Pool(coordinator.address, root, name="full", wrap=["unshare", "-m", "sh", "-c", mount, "sh"]):
+    with Pool(coordinator.address, root, name="full",
+              wrap=["unshare", "-m", "sh", "-c", mount, "sh"]):
         expect_failure(coordinator, stub, root, job.name,
                        "RESOURCE_EXHAUSTED|FAILED_PRECONDITION|INVALID_ARGUMENT|PERMISSION_DENIED")
     shutil.rmtree(place)

@@ -8,8 +8,8 @@ import time
 import grpc
 import pytest
 from checks import expect_success, layers_done, pools
-from control_tower import (BIN, Coordinator, Pool, check_history, digest, environment, get, job_events,
-                           job_pb2, job_service_pb2, spec, submit, wait_until,
+from control_tower import (BIN, Coordinator, Pool, check_history, digest, environment, get,
+                           job_events, job_pb2, job_service_pb2, spec, submit, wait_until,
                            worker_service_pb2, worker_service_pb2_grpc)
 from tcp_proxy import TcpProxy
 from test_security import TOKENS, make_certificate, write_tokens
