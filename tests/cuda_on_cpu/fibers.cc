@@ -78,8 +78,7 @@ struct FiberPool::Stack {
   // So that switching to it calls `entry`, with the stack aligned as after a call.
   void Prepare(void (*entry)()) {
     auto* top = reinterpret_cast<uint64_t*>(memory + kStackBytes);
-    *--top = 0;
-    *--top = 0;
+    *--top = 0;  // As if called from here: the stack is 8 bytes off a multiple of 16.
     *--top = reinterpret_cast<uint64_t>(entry);
     for (int i = 0; i < 6; ++i) *--top = 0;
     pointer = top;
