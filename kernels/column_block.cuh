@@ -141,6 +141,8 @@ __global__ void __launch_bounds__(kBlockWarps* kWarp) SolveBlockKernel(ColumnBlo
   LoadBlock(b, upper, weights);
   typename Rule::Lane kept = rule.MakeLane(row);
   LaneLoss sums;
+  // Added to in the order of columns, as on the CPU, over the blocks too.
+  if (warp == 0 && row < b.rows) sums.loss = b.loss[row];
   __syncthreads();
   const int step = rule.step();
   for (int first = 0; first < b.width; first += step) {
@@ -153,7 +155,7 @@ __global__ void __launch_bounds__(kBlockWarps* kWarp) SolveBlockKernel(ColumnBlo
   for (int c = warp; c < b.width; c += kBlockWarps) {
     b.error[c * b.ld + row] = weights[c * kWarp + lane];
   }
-  if (warp == 0 && row < b.rows) b.loss[row] += sums.loss;
+  if (warp == 0 && row < b.rows) b.loss[row] = sums.loss;
 }
 
 // Solves one block and lets the columns beyond it absorb its errors.
