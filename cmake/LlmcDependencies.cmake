@@ -64,7 +64,7 @@ if(LLMC_CUDA)
   find_file(NCCL_LIBRARY libnccl.so.2 REQUIRED
     HINTS ${LLMC_TORCH_DIR}/../nvidia/nccl/lib ${CUDAToolkit_LIBRARY_DIR})
   add_library(llmc_nccl INTERFACE)
-  target_link_libraries(llmc_nccl INTERFACE ${NCCL_LIBRARY} CUDA::cudart llmc_torch_rpaths)
+  target_link_libraries(llmc_nccl INTERFACE ${NCCL_LIBRARY} $<LINK_ONLY:CUDA::cudart> llmc_torch_rpaths)
 endif()
 
 # Debian's cpp-httplib has no CMake package; it is built with OpenSSL.

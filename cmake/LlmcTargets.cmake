@@ -14,9 +14,11 @@ target_include_directories(llmc_options INTERFACE
   ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
 # No contraction: a fused multiply-add rounds once where the formats of
 # compressed-tensors round twice. Kernels that want it ask for it by name.
-target_compile_options(llmc_options INTERFACE -Wall -Wextra -Werror -ffp-contract=off
-  # GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
-  -Wno-restrict)
+# GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
+target_compile_options(llmc_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-ffp-contract=off;-Wno-restrict>"
+  # nvcc's own preprocessor and stubs are not free of warnings.
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
 target_link_options(llmc_options INTERFACE -fuse-ld=lld -Wl,--as-needed)
 if(LLMC_FUZZ)
   target_compile_options(llmc_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined

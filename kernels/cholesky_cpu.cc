@@ -226,10 +226,9 @@ bool HasUsableDiagonal(const HostTensor& upper) {
 absl::Status CheckArguments(const TensorView& hessian, std::span<const int32_t> order,
                             const InverseFactorOptions& options) {
   const Shape& shape = hessian.shape;
-  if (hessian.dtype != DType::kF32 || shape.size() != 2 || shape[0] != shape[1] ||
-      shape[0] == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("Hessian: ", SafetensorsName(hessian.dtype),
-                                                   " ", ShapeString(shape),
+  if (hessian.dtype != DType::kF32 || shape.size() != 2 || shape[0] != shape[1] || shape[0] == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Hessian: ", SafetensorsName(hessian.dtype), " ",
+                                                   ShapeString(shape),
                                                    ", expected F32 and square"));
   }
   if (!(options.dampening_frac > 0) || !(options.dampening_frac <= 1)) {

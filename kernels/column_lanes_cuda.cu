@@ -90,39 +90,48 @@ struct Slice {
   float error[kSlice][kTile];
 };
 
-// kCount floats (1 or 4) of a row of `length` valid ones from `first`; 0 beyond it.
+// kCount floats (1 or 4), of which `valid` exist; 0 beyond them.
 template <int kCount>
-__device__ void CopyAsync(float* to, const float* row, int first, int length) {
-  int valid = length - first;
-  valid = valid < 0 ? 0 : (valid > kCount ? kCount : valid);
-  // A valid address also where nothing is read.
-  const float* const from = valid > 0 ? row + first : row;
-  __pipeline_memcpy_async(to, from, kCount * sizeof(float), (kCount - valid) * sizeof(float));
+__device__ void CopyAsync(float* to, const float* from, int valid) {
+  if (valid >= kCount) {
+    __pipeline_memcpy_async(to, from, kCount * sizeof(float));
+    return;
+  }
+  // An edge: at once.
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = i < valid ? from[i] : 0.0f;
 }
 
+// One operand's part of a slice: rows of `length` floats, `stride` apart, from column
+// `first` on. A thread copies the same kCount columns of every kRowsAtOnce-th row.
 template <int kCount>
-__device__ void LoadFactor(const LaneUpdate& u, int first_error, int first_column, Slice& slice) {
-  constexpr int kPerRow = kTile / kCount;
-  for (int i = threadIdx.x; i < kSlice * kPerRow; i += kUpdateThreads) {
-    const int k = i / kPerRow;
-    const int c = i % kPerRow * kCount;
-    const bool exists = first_error + k < u.num_errors;
-    const float* const row = u.factor + (exists ? (first_error + k) * u.factor_stride : 0);
-    CopyAsync<kCount>(&slice.factor[k][c], row, first_column + c,
-                      exists ? static_cast<int>(u.columns) : 0);
-  }
-}
+class OperandCopy {
+ public:
+  __device__ OperandCopy(const float* matrix, int64_t stride, int64_t length, int first)
+      : row_(threadIdx.x / kPerRow),
+        column_(static_cast<int>(threadIdx.x) % kPerRow * kCount),
+        valid_(static_cast<int>(length) - first - column_),
+        from_(matrix + row_ * stride + first + column_),
+        stride_(stride) {}
 
-__device__ void LoadErrors(const LaneUpdate& u, int first_error, int first_lane, Slice& slice) {
-  constexpr int kPerRow = kTile / 4;
-  for (int i = threadIdx.x; i < kSlice * kPerRow; i += kUpdateThreads) {
-    const int k = i / kPerRow;
-    const int l = i % kPerRow * 4;
-    const bool exists = first_error + k < u.num_errors;
-    const float* const row = u.error + (exists ? (first_error + k) * u.ld : 0);
-    CopyAsync<4>(&slice.error[k][l], row, first_lane + l, exists ? static_cast<int>(u.ld) : 0);
+  // Copies the next slice, of which `rows` exist.
+  __device__ void Next(int rows, float (*to)[kTile]) {
+#pragma unroll
+    for (int k = 0; k < kSlice; k += kRowsAtOnce) {
+      CopyAsync<kCount>(&to[row_ + k][column_], from_, row_ + k < rows ? valid_ : 0);
+      from_ += kRowsAtOnce * stride_;
+    }
   }
-}
+
+ private:
+  static constexpr int kPerRow = kTile / kCount;
+  static constexpr int kRowsAtOnce = kUpdateThreads / kPerRow;
+  const int row_;
+  const int column_;
+  const int valid_;
+  const float* from_;
+  const int64_t stride_;
+};
 
 // Where the 8 x 8 numbers of a thread lie in the tile: two runs of 4 each way, so that a
 // warp's reads of shared memory are 16 bytes apart and meet no bank twice.
@@ -196,10 +205,13 @@ __global__ void __launch_bounds__(kUpdateThreads, 2) UpdateLanesKernel(LaneUpdat
   const int first_column = static_cast<int>(blockIdx.x) * kTile;
   const int first_lane = static_cast<int>(blockIdx.y) * kTile;
   const int num_slices = static_cast<int>((u.num_errors + kSlice - 1) / kSlice);
+  OperandCopy<kCount> factor(u.factor, u.factor_stride, u.columns, first_column);
+  OperandCopy<4> error(u.error, u.ld, u.ld, first_lane);
   const auto load = [&](int s) {
     if (s < num_slices) {
-      LoadFactor<kCount>(u, s * kSlice, first_column, slices[s % kStages]);
-      LoadErrors(u, s * kSlice, first_lane, slices[s % kStages]);
+      const int rows = static_cast<int>(u.num_errors) - s * kSlice;
+      factor.Next(rows, slices[s % kStages].factor);
+      error.Next(rows, slices[s % kStages].error);
     }
     __pipeline_commit();
   };

@@ -85,6 +85,14 @@ absl::Status FakeQuantWeight(const DeviceWeight& weight, const WeightGrid& grid,
 // The stored tensor "<module>.<suffix>", or null when there is none.
 using TensorLookup = std::function<const TensorView*(absl::string_view suffix)>;
 
+// What DecompressWeight reads.
+struct CompressedModule {
+  TensorLookup lookup;
+  QuantizationArgs args;
+  Format format = Format::kPackQuantized;
+  Shape shape;  // [R, C].
+};
+
 struct DecompressOptions {
   // Implicit: the dtype is all that most callers have to say.
   DecompressOptions(DType result = DType::kBF16) : dtype(result) {}
@@ -109,6 +117,15 @@ absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
                                             const QuantizationArgs& args, Format format,
                                             const Shape& shape,
                                             const DecompressOptions& options = {});
+
+// The same into device memory, `dense`, [R, C] in options.dtype, to the same bytes. What
+// `lookup` gives is on the host and uploaded. Enqueues but for the uploads.
+struct DenseOnDevice {
+  void* elements = nullptr;
+  DeviceQueue* queue = nullptr;
+};
+absl::Status DecompressWeight(const CompressedModule& module, const DecompressOptions& options,
+                              const DenseOnDevice& dense);
 
 }  // namespace llmc::kernels
 

@@ -103,9 +103,9 @@ absl::Status Launch(DeviceQueue& queue, const LaunchShape& shape, void (*kernel)
 }
 
 // A block's dynamic shared memory.
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
 template <typename T>
 __device__ T* DynamicShared() {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
   return reinterpret_cast<T*>(dynamic_shared);
 }
 

@@ -35,8 +35,9 @@ absl::StatusOr<DeviceFacts> FactsOfDevice(int device);
 // Not thread-safe; one thread at a time.
 class DeviceQueue {
  public:
-  // `stream`: a cudaStream_t that outlives the queue (LibTorch's current one, so that
-  // its operations and ours stay in order); null: a stream of its own.
+  // `stream`: a cudaStream_t that outlives the queue (one of LibTorch's pool, so that its
+  // operations and ours stay in order; its default stream is null and cannot be given);
+  // null: a stream of its own.
   // kUnimplemented without CUDA, kNotFound when there is no such device.
   static absl::StatusOr<std::unique_ptr<DeviceQueue>> Create(int device, void* stream = nullptr);
   ~DeviceQueue();

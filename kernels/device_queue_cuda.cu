@@ -122,11 +122,10 @@ std::string WhyNoDevice() {
 }
 
 absl::StatusOr<DeviceFacts> FactsOfDevice(int device) {
-  if (device < 0 || device >= NumDevices()) {
-    const std::string why = WhyNoDevice();
-    return absl::NotFoundError(absl::StrCat("device ", device, ": ",
-                                            why.empty() ? "no such device" : why, ", expected 0..",
-                                            NumDevices() - 1));
+  const int count = NumDevices();
+  if (count == 0) return absl::NotFoundError(WhyNoDevice());
+  if (device < 0 || device >= count) {
+    return absl::NotFoundError(absl::StrCat("device ", device, ", expected 0..", count - 1));
   }
   cudaDeviceProp properties;
   LLMC_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device), "cudaSetDevice"));

@@ -87,6 +87,11 @@ absl::StatusOr<std::vector<StoredTensor>> CompressWeight(const DeviceWeight&, co
   return NoCuda();
 }
 
+absl::Status DecompressWeight(const CompressedModule&, const DecompressOptions&,
+                              const DenseOnDevice&) {
+  return NoCuda();
+}
+
 absl::Status FakeQuantWeight(const DeviceWeight&, const WeightGrid&, const QuantizationArgs&,
                              const CompressOptions&, void*) {
   return NoCuda();

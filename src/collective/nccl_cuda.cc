@@ -25,7 +25,7 @@ using std::chrono::milliseconds;
 
 // How often operations under way are looked at.
 constexpr auto kLookInterval = milliseconds(5);
-constexpr auto kFinishInterval = std::chrono::microseconds(50);
+constexpr auto kWaitInterval = std::chrono::microseconds(50);
 // A start is short; a rank that failed before it must not cost the operations' timeout.
 constexpr auto kStartTimeout = std::chrono::minutes(5);
 
@@ -145,7 +145,7 @@ class NcclDeviceCollective final : public DeviceCollective {
         Look();
         if (!broken_.ok() || operations_.empty()) return broken_;
       }
-      std::this_thread::sleep_for(kFinishInterval);
+      std::this_thread::sleep_for(kWaitInterval);
     }
   }
 
@@ -189,7 +189,7 @@ class NcclDeviceCollective final : public DeviceCollective {
         return absl::UnavailableError(absl::StrCat(
             "NCCL: ", name, ": a rank did not arrive within ", timeout.count(), " ms"));
       }
-      std::this_thread::yield();
+      std::this_thread::sleep_for(kWaitInterval);
       const std::lock_guard<std::mutex> lock(mutex_);
       if (!broken_.ok()) return broken_;
       if (ncclCommGetAsyncError(communicator_, &result) != ncclSuccess) result = ncclSystemError;

@@ -21,7 +21,6 @@ __thread uint3 gridDim;
 
 namespace llmc::kernels {
 
-inline constexpr size_t kMostSharedBytes = 227 * 1024;
 constinit thread_local unsigned char dynamic_shared[kMostSharedBytes] __attribute__((aligned(128)));
 
 bool DeviceQueue::SharesHostMemory() { return true; }

@@ -19,7 +19,7 @@ template <typename Base>
 class OnDevice : public Base {
  protected:
   void SetUp() override {
-    if (NumDevices() == 0) GTEST_SKIP() << WhyNoDevice();
+    if (NumDevices() == 0) GTEST_SKIP() << "no GPU: " << WhyNoDevice();
     absl::StatusOr<std::unique_ptr<DeviceQueue>> queue = DeviceQueue::Create(0);
     ASSERT_TRUE(queue.ok()) << queue.status();
     queue_ = *std::move(queue);

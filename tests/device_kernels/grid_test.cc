@@ -1,4 +1,5 @@
 #include <cmath>
+#include <map>
 #include <random>
 
 #include "device_test.h"
@@ -135,6 +136,29 @@ TEST_P(GridTest, FakeQuantWeight_HasTheCpusBytes) {
   auto* const dense = static_cast<uint8_t*>(const_cast<void*>(device.elements));  // In place.
   ASSERT_TRUE(FakeQuantWeight(device, grid, Case().args, {}, dense).ok());
   EXPECT_TRUE(SameBits(Download(dense, weight.num_bytes()), Bytes(*expected)));
+}
+
+TEST_P(GridTest, DecompressWeight_HasTheCpusBytes) {
+  const HostTensor weight = MakeWeight(Case(), dtype());
+  const WeightGrid grid = *ComputeWeightGrid(weight.view(), Case().args);
+  const auto stored = CompressWeight(weight.view(), grid, Case().args, Case().format);
+  ASSERT_TRUE(stored.ok());
+  std::map<std::string, TensorView> views;
+  for (const StoredTensor& tensor : *stored) views[tensor.suffix] = tensor.tensor.view();
+  const CompressedModule module{[&](absl::string_view suffix) {
+                                  const auto it = views.find(std::string(suffix));
+                                  return it == views.end() ? nullptr : &it->second;
+                                },
+                                Case().args, Case().format, weight.shape()};
+  for (const DType result : {DType::kBF16, DType::kF16, DType::kF32}) {
+    const auto expected =
+        DecompressWeight(module.lookup, module.args, module.format, module.shape, result);
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    auto* const dense = Allocate<uint8_t>(expected->num_bytes());
+    const absl::Status status = DecompressWeight(module, result, {dense, &queue()});
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(SameBits(Download(dense, expected->num_bytes()), Bytes(*expected)));
+  }
 }
 
 const GridCase kGrids[] = {

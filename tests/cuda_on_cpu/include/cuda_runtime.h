@@ -72,6 +72,15 @@ int LanesOfWarp();
 
 }  // namespace cuda_on_cpu
 
+namespace llmc::kernels {
+
+// What `extern __shared__` names in the kernels. Declared with its size: GCC reaches a
+// thread's array of unknown size through a function that need not exist.
+inline constexpr size_t kMostSharedBytes = 227 * 1024;
+extern constinit thread_local unsigned char dynamic_shared[kMostSharedBytes];
+
+}  // namespace llmc::kernels
+
 inline void __syncthreads() { cuda_on_cpu::WaitForBlock(); }
 inline void __syncwarp(unsigned = ~0u) { cuda_on_cpu::WaitForWarp(); }
 
