@@ -50,9 +50,8 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Choose(absl::strin
   if (num_devices > 0) {
     FixCublasWorkspace();
     MakeTorchDeterministic();
-    LLMC_ASSIGN_OR_RETURN(
-        std::unique_ptr<ComputeDevice> device,
-        OpenCuda(rank_on_host % num_devices, TorchStream::Purpose::kCompute));
+    LLMC_ASSIGN_OR_RETURN(std::unique_ptr<ComputeDevice> device,
+                          OpenCuda(rank_on_host % num_devices, TorchStream::Purpose::kCompute));
     device->current_ = std::make_unique<TorchStream::Scope>(*device->stream_);
     return device;
   }
@@ -125,15 +124,15 @@ absl::Status ComputeDevice::Download(const at::Tensor& tensor, std::span<std::by
   at::Tensor dense;
   LLMC_RETURN_IF_ERROR(CatchTorch(name_, [&] { dense = tensor.contiguous(); }));
   if (dense.nbytes() != host.size()) {
-    return absl::InternalError(absl::StrCat("download of ", dense.nbytes(), " bytes, expected ",
-                                            host.size()));
+    return absl::InternalError(
+        absl::StrCat("download of ", dense.nbytes(), " bytes, expected ", host.size()));
   }
   if (is_host()) {
     std::memcpy(host.data(), dense.const_data_ptr(), host.size());
     return absl::OkStatus();
   }
-  LLMC_RETURN_IF_ERROR(queue_->CopyToHost(dense.const_data_ptr(),
-                                          static_cast<int64_t>(host.size()), host.data()));
+  LLMC_RETURN_IF_ERROR(
+      queue_->CopyToHost(dense.const_data_ptr(), static_cast<int64_t>(host.size()), host.data()));
   return queue_->Synchronize();
 }
 

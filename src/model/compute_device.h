@@ -88,7 +88,7 @@ class ComputeDevice {
                                                                  TorchStream::Purpose purpose);
 
   at::Device torch_device_;
-  std::unique_ptr<TorchStream> stream_;           // Outlives the queue.
+  std::unique_ptr<TorchStream> stream_;          // Outlives the queue.
   std::unique_ptr<TorchStream::Scope> current_;  // On the thread of Choose.
   std::unique_ptr<kernels::DeviceQueue> queue_;
   std::string name_;

@@ -105,7 +105,8 @@ absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
                           WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
     LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
                           WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
-    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.place.device, from, to, hessian));
+    LLMC_ASSIGN_OR_RETURN(const double error,
+                          OutputErrorOf(*change.place.device, from, to, hessian));
     loss += error;
   }
   return loss;
@@ -257,8 +258,8 @@ absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
         WeightOverrides& weights = block.candidates.emplace_back();
         local = CatchTorch("AWQ", [&] {
           for (auto& [linear, tensor] : *candidate) {
-            weights[linear] =
-                ToTorch(std::move(tensor)).to(change.place.device->torch_device(), change.compute_dtype);
+            weights[linear] = ToTorch(std::move(tensor))
+                                  .to(change.place.device->torch_device(), change.compute_dtype);
           }
         });
       }
