@@ -61,6 +61,13 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Choose(absl::strin
   return std::unique_ptr<ComputeDevice>(new ComputeDevice);
 }
 
+std::string ComputeDevice::NameOfChoice(int rank_on_host) {
+  const int num_devices = kernels::NumDevices();
+  if (num_devices == 0) return "cpu";
+  const auto facts = kernels::FactsOfDevice(rank_on_host % num_devices);
+  return facts.ok() ? absl::StrCat("cuda (", facts->name, ")") : "cpu";
+}
+
 std::string ComputeDevice::WhyHost(absl::string_view wanted) {
   if (wanted != "auto" || !HasTorchCuda() || kernels::NumDevices() > 0) return "";
   return absl::StrCat("--device auto: computing on the CPU: ", kernels::WhyNoDevice());
