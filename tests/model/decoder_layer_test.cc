@@ -166,7 +166,7 @@ TEST(DecoderLayer, SeveralSamplesAtOnce_GiveWhatEachGivesAlone) {
       }
       const at::Tensor together = layer->Forward(at::cat(samples), {.lengths = lengths});
       const at::Tensor difference = (together - at::cat(alone)).abs().max();
-      EXPECT_LT(difference.item<float>(), 1e-5) << name << " " << host_kernels;
+      EXPECT_LT(difference.item<float>(), 1e-4) << name << " " << host_kernels;
     }
   }
 }

@@ -44,8 +44,9 @@ TEST(JobMessages, EveryFieldOfASpec_SurvivesTheWayThroughAJob) {
   spec.set_quotient_rounding(v1::QUOTIENT_ROUNDING_FLOAT32);
   spec.add_eval_datasets("/e");
   spec.set_eval_num_windows(3);
+  spec.set_device_memory_budget_bytes(1 << 29);
   // A field that is added to the proto must be added here and to the conversions.
-  EXPECT_EQ(v1::JobSpec::descriptor()->field_count(), 18);
+  EXPECT_EQ(v1::JobSpec::descriptor()->field_count(), 19);
   EXPECT_TRUE(MessageDifferencer::Equals(ToJobSpec(ToJob(spec)), spec));
 }
 
