@@ -46,7 +46,7 @@ const std::map<std::string, Folders> kMayInclude = {
      {"plan", "recipe", "formats", "architecture", "checkpoint", "dataset", "tokenizer", "report",
       "verify"}},
     {"rpc", {"plan"}},
-    {"control", {}},
+    {"control", {"plan"}},
     {"service",
      {"control", "rpc", "plan", "recipe", "formats", "architecture", "checkpoint", "dataset",
       "tokenizer", "report"}},

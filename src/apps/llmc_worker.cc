@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <iostream>
 #include <memory>
@@ -175,13 +176,25 @@ int FinishRank(const absl::Status& status, const Request& request, bool is_leade
   return is_leader ? llmc::Finish(status, request.output) : llmc::ExitCode(status);
 }
 
+// mpirun kills the ranks that are left when one ends with an error, and waits as long as
+// odls_base_sigkill_timeout says. So only rank 0 tells the code, after the others ended.
+int LeaveWorld(int code, std::unique_ptr<llmc::Collective>& collective) {
+  const bool is_leader = collective->rank() == 0;
+  const bool has_peers = collective->world_size() > 1;
+  collective.reset();
+  if (code == 0 || !has_peers) return code;
+  if (is_leader) std::this_thread::sleep_for(std::chrono::seconds(1));
+  return is_leader ? code : 0;
+}
+
 int RunRank(const std::string& command, const Request& request) {
   ReturnLargeBlocks();
   StopOnSignals();
   absl::StatusOr<std::unique_ptr<llmc::Collective>> collective = JoinWorld();
   if (!collective.ok()) return llmc::Finish(collective.status(), request.output);
   ShareCpus(**collective);
-  if (command == "pool") return llmc::RunPool(request.pool, **collective, stop);
+  if (command == "pool")
+    return LeaveWorld(llmc::RunPool(request.pool, **collective, stop), *collective);
   const absl::Status status = RunCommand(command, request, **collective);
   const int code = FinishRank(status, request, (*collective)->rank() == 0);
   return code;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "llmc/counters.h"
 #include "llmc/file.h"
 
 namespace llmc {
@@ -80,6 +81,7 @@ absl::Status ActivationStore::Load(int64_t sample, std::span<std::byte> into) co
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, "activation spill file", "read");
     done += static_cast<size_t>(n);
   }
+  Count(Counter::kSpillReadBytes, std::ssize(into));
   return absl::OkStatus();
 }
 
@@ -97,6 +99,7 @@ absl::Status ActivationStore::Store(int64_t sample, std::span<const std::byte> f
     if (n < 0) return ErrnoStatus(errno, "activation spill file", "write");
     done += static_cast<size_t>(n);
   }
+  Count(Counter::kSpillWrittenBytes, std::ssize(from));
   return absl::OkStatus();
 }
 

@@ -60,6 +60,7 @@ std::vector<double> InputStatistics::SquareSums() const {
 }
 
 absl::Status InputStatistics::DivideBy(std::span<const float> factors) {
+  kept_factor.reset();
   if (divisors_.empty()) divisors_.assign(factors.size(), 1.0);
   for (size_t i = 0; i < factors.size(); ++i) divisors_[i] *= factors[i];
   if (finished_.defined()) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,18 @@
 #include "llmc/status.h"
 
 namespace llmc {
+
+// The factor of a Hessian, and what it was asked with.
+struct HessianFactor {
+  bool ordered = false;             // Columns by falling diagonal.
+  double asked_dampening_frac = 0;  // Of the mean diagonal; see dampening_frac.
+
+  at::Tensor upper;            // F32 [in_features, in_features]; undefined when it failed.
+  std::vector<int32_t> order;  // Original column of each position; empty: natural.
+  double dampening_frac = 0;   // As used.
+  double lambda = 0;           // What was added to the diagonal of H.
+  std::vector<int32_t> dead;   // Original columns whose diagonal was 0.
+};
 
 // The statistics of one activation, shared by all modifiers of a layer; what none of
 // them asked for is null. One capture, of the layer as it was loaded, serves them
@@ -48,6 +61,10 @@ struct InputStatistics {
   // On the owner, after Reduce: H of the input as it is now, F32 [in_features,
   // in_features], where the accumulator has it. The first call finishes the accumulator.
   absl::StatusOr<at::Tensor> Hessian();
+
+  // On the owner: a factor of Hessian() as it is now, kept for a modifier that will ask
+  // for the same. DivideBy drops it.
+  std::optional<HessianFactor> kept_factor;
 
   // Frees it; nobody asks again.
   void ForgetHessian() { finished_ = at::Tensor(); }

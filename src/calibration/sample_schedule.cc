@@ -51,10 +51,4 @@ std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens,
   return chunks;
 }
 
-std::vector<int64_t> ChunksOfRank(int64_t num_chunks, int rank, int world_size) {
-  std::vector<int64_t> owned;
-  for (int64_t chunk = rank; chunk < num_chunks; chunk += world_size) owned.push_back(chunk);
-  return owned;
-}
-
 }  // namespace llmc

@@ -36,9 +36,6 @@ inline constexpr int64_t kMinChunkTokens = 4096;
 std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens,
                                  int64_t min_pack_tokens = kMinPackTokens);
 
-// Numbers of the chunks that `rank` owns: rank, rank + world_size, ...
-std::vector<int64_t> ChunksOfRank(int64_t num_chunks, int rank, int world_size);
-
 }  // namespace llmc
 
 #endif  // LLMC_CALIBRATION_SAMPLE_SCHEDULE_H_

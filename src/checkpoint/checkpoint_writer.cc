@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/content_hash.h"
 #include "checkpoint/strict_json.h"
+#include "llmc/counters.h"
 #include "llmc/failpoint.h"
 #include "llmc/file.h"
 #include "llmc/parallel.h"
@@ -74,6 +75,19 @@ absl::Status Reserve(const PosixFile& file, int64_t num_bytes) {
   if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
     return ErrnoStatus(errno, file.path(), absl::StrCat("reserve ", num_bytes, " bytes"));
   return absl::OkStatus();
+}
+
+// An object of texts. A journal's records are checksummed, but whoever may write beside
+// the output can make one that says anything.
+bool IsTextMap(const Json& record, const char* key) {
+  const auto found = record.find(key);
+  return found != record.end() && found->is_object() &&
+         std::all_of(found->begin(), found->end(), [](const Json& v) { return v.is_string(); });
+}
+
+bool Says(const Json& record, const char* key, const Json& value) {
+  const auto found = record.find(key);
+  return found != record.end() && *found == value;
 }
 
 absl::StatusOr<bool> IsPrepared(const ShardLayout& shard, const PosixFile& file) {
@@ -165,9 +179,8 @@ absl::Status CheckpointWriter::StartJournal() {
 }
 
 absl::Status CheckpointWriter::CheckBegin(const Json& begin) const {
-  const auto there = begin.find("fingerprint");
-  if (begin.value("kind", "") != "begin" || begin.value("version", 0) != kJournalVersion ||
-      there == begin.end() || !there->is_object()) {
+  if (!Says(begin, "kind", "begin") || !Says(begin, "version", kJournalVersion) ||
+      !IsTextMap(begin, "fingerprint")) {
     return absl::FailedPreconditionError(
         absl::StrCat(staging_.string(),
                      ": an unfinished run of another version of llmc; discard "
@@ -175,7 +188,8 @@ absl::Status CheckpointWriter::CheckBegin(const Json& begin) const {
   }
   Fingerprint here = options_.fingerprint;
   here[kLayoutKey] = options_.layout.Hash();
-  const std::string difference = FingerprintDifference(there->get<Fingerprint>(), here);
+  const std::string difference =
+      FingerprintDifference(begin["fingerprint"].get<Fingerprint>(), here);
   if (difference.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(staging_.string(), ": an unfinished run of another job, which differs in ",
@@ -196,9 +210,11 @@ absl::Status CheckpointWriter::AdoptJournal() {
 
 void CheckpointWriter::Replay(const std::vector<Json>& records) {
   for (const Json& record : records) {
-    const std::string kind = record.value("kind", "");
-    if (kind == "done") done_[record.value("unit", "")] = record;
-    if (kind == "void") done_.erase(record.value("unit", ""));
+    const auto unit = record.find("unit");
+    if (unit == record.end() || !unit->is_string()) continue;
+    const std::string name = unit->get<std::string>();
+    if (Says(record, "kind", "done") && IsTextMap(record, "hashes")) done_[name] = record;
+    if (Says(record, "kind", "void")) done_.erase(name);
   }
 }
 
@@ -299,6 +315,7 @@ absl::Status CheckpointWriter::WriteAt(absl::string_view name, int64_t byte_offs
   }
   LLMC_RETURN_IF_ERROR(Failpoint("write.tensor"));
   LLMC_RETURN_IF_ERROR(shards_[placed->shard].WriteAt(placed->offset + byte_offset, bytes));
+  Count(Counter::kOutputWrittenBytes, std::ssize(bytes));
   // After the write: a Sync between would take the flag and miss the bytes.
   written_[placed->shard] = true;
   return absl::OkStatus();

@@ -83,13 +83,13 @@ void AddNumericOptions(CLI::App& app, Job& job) {
       ->capture_default_str();
   app.add_option("--compute-dtype", job.compute_dtype,
                  "type of a layer's matrix products; auto measures and takes the faster")
-      ->transform(CLI::CheckedTransformer(kComputeDTypes))
+      ->transform(CLI::CheckedTransformer(kComputeDTypes).description(""))
       ->type_name("auto|float32|bfloat16")
       ->envname("LLMC_COMPUTE_DTYPE");
   app.add_option("--quotient-rounding", job.quotient_rounding,
                  "round weight/scale to the model's dtype (as the reference does on CPU) or keep "
                  "float32 (as it does on GPU)")
-      ->transform(CLI::CheckedTransformer(kRoundings))
+      ->transform(CLI::CheckedTransformer(kRoundings).description(""))
       ->type_name("model-dtype|float32")
       ->envname("LLMC_QUOTIENT_ROUNDING");
 }
@@ -141,7 +141,7 @@ void AddJobOptions(CLI::App& app, Job& job) {
   app.add_option("--sparse-format", job.sparse_format,
                  "store zeros of pruned weights like other numbers, or leave them out, for "
                  "compressed-tensors before 0.15")
-      ->transform(CLI::CheckedTransformer(kSparseFormats))
+      ->transform(CLI::CheckedTransformer(kSparseFormats).description(""))
       ->type_name("dense|sparse-24-bitmask|sparse-bitmask")
       ->envname("LLMC_SPARSE_FORMAT");
   app.add_flag("--fresh", job.fresh, "ignore an unfinished run and replace a finished output")

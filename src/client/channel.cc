@@ -1,6 +1,7 @@
 #include "client/channel.h"
 
 #include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -54,6 +55,17 @@ void AddChannelFlags(CLI::App& app, ChannelOptions& options) {
       ->capture_default_str();
 }
 
+std::vector<std::string> ReadableByOthers(const ChannelOptions& options) {
+  std::vector<std::string> found;
+  for (const std::string& file : {options.token_file, options.key_file}) {
+    struct stat status {};
+    const bool readable =
+        !file.empty() && stat(file.c_str(), &status) == 0 && (status.st_mode & S_IROTH) != 0;
+    if (readable) found.push_back(file);
+  }
+  return found;
+}
+
 absl::StatusOr<std::unique_ptr<CoordinatorChannel>> CoordinatorChannel::Open(
     const ChannelOptions& options) {
   if (options.address.empty()) {
@@ -68,7 +80,14 @@ absl::StatusOr<std::unique_ptr<CoordinatorChannel>> CoordinatorChannel::Open(
           "--tls-ca is required: the token would travel in clear to another host");
     }
   }
-  LLMC_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options));
+  LLMC_ASSIGN_OR_RETURN(made->credentials_, MakeCredentials(options));
+  made->address_ = options.address;
+  made->timeout_s_ = options.timeout_s;
+  made->channel_ = made->Connect();
+  return made;
+}
+
+std::shared_ptr<grpc::Channel> CoordinatorChannel::Connect() const {
   grpc::ChannelArguments arguments;
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -77,9 +96,19 @@ absl::StatusOr<std::unique_ptr<CoordinatorChannel>> CoordinatorChannel::Open(
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 500);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5'000);
-  made->channel_ = grpc::CreateCustomChannel(options.address, credentials, arguments);
-  made->timeout_s_ = options.timeout_s;
-  return made;
+  // Else a new channel would share the old one's connection.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(address_, credentials_, arguments);
+}
+
+std::shared_ptr<grpc::Channel> CoordinatorChannel::channel() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return channel_;
+}
+
+void CoordinatorChannel::Renew(const std::shared_ptr<grpc::Channel>& silent) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (channel_ == silent) channel_ = Connect();
 }
 
 void CoordinatorChannel::Prepare(grpc::ClientContext& call, bool is_stream) const {

@@ -1,5 +1,6 @@
 #include "client/rank_beat.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@ using std::chrono::milliseconds;
 
 constexpr size_t kMaxSteps = 20'000;  // Waiting to be sent; more are dropped.
 constexpr milliseconds kMargin(1000);
+constexpr milliseconds kSilence(6000);  // After which a connection is given up.
 
 }  // namespace
 
@@ -58,6 +60,7 @@ v1::ReportRankRequest RankBeat::MakeRequest() {
   request.set_instance(options_.instance);
   request.set_rank(options_.rank);
   request.set_rss_bytes(options_.resident_bytes());
+  *request.mutable_counters() = options_.counters();
   if (!lease_) return request;
   *request.mutable_lease() = *lease_;
   if (!batch_ && !steps_.empty()) {
@@ -93,18 +96,33 @@ void RankBeat::OnResponse(const v1::ReportRankRequest& request,
   if (!why.empty()) options_.on_fence(why);
 }
 
+void RankBeat::Report(const v1::ReportRankRequest& request, Clock::time_point deadline) {
+  const std::shared_ptr<grpc::Channel> channel = channel_.channel();
+  if (channel != heard_on_) {
+    heard_on_ = channel;
+    heard_ = Clock::now();
+  }
+  grpc::ClientContext call;
+  channel_.Prepare(call);
+  const Clock::time_point sent = Clock::now();
+  call.set_deadline(std::chrono::system_clock::now() + (deadline - sent));
+  v1::ReportRankResponse response;
+  const grpc::Status status =
+      v1::WorkerService::NewStub(channel)->ReportRank(&call, request, &response);
+  if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) heard_ = Clock::now();
+  if (status.ok()) OnResponse(request, response, sent);
+  if (Clock::now() - heard_ > kSilence) channel_.Renew(channel);
+}
+
 void RankBeat::Run() {
-  const auto stub = v1::WorkerService::NewStub(channel_.channel());
   std::unique_lock<std::mutex> lock(mutex_);
   while (!ending_) {
     const v1::ReportRankRequest request = MakeRequest();
+    // Not beyond the lease: its end must not be noticed late.
+    Clock::time_point deadline = Clock::now() + options_.interval;
+    if (lease_ && lease_known_) deadline = std::min(deadline, lease_end_);
     lock.unlock();
-    grpc::ClientContext call;
-    channel_.Prepare(call);
-    call.set_deadline(std::chrono::system_clock::now() + options_.interval);
-    v1::ReportRankResponse response;
-    const Clock::time_point sent = Clock::now();
-    if (stub->ReportRank(&call, request, &response).ok()) OnResponse(request, response, sent);
+    Report(request, deadline);
     lock.lock();
     if (lease_ && lease_known_ && Clock::now() > lease_end_) {
       lock.unlock();

@@ -22,6 +22,7 @@ struct RankBeatOptions {
   int rank = 0;
   std::chrono::milliseconds interval{2000};
   std::function<int64_t()> resident_bytes;
+  std::function<v1::RankCounters()> counters;
   // This rank must not write any more, or a peer hangs. Expected not to return.
   std::function<void(const std::string& why)> on_fence;
 };
@@ -45,6 +46,7 @@ class RankBeat {
 
  private:
   void Run();
+  void Report(const v1::ReportRankRequest& request, Clock::time_point deadline);
   v1::ReportRankRequest MakeRequest();
   void OnResponse(const v1::ReportRankRequest& request, const v1::ReportRankResponse& response,
                   Clock::time_point sent);
@@ -61,6 +63,9 @@ class RankBeat {
   int64_t next_batch_ = 1;
   bool flushing_ = false;
   bool ending_ = false;
+  // Used by the runner only.
+  std::shared_ptr<grpc::Channel> heard_on_;
+  Clock::time_point heard_;  // On that channel, or since it is in use.
   std::thread runner_;
 };
 

@@ -92,7 +92,8 @@ void WorkerSession::RunStream() {
     if (ending_) return;
     call_ = &call;
   }
-  const auto stub = v1::WorkerService::NewStub(channel_.channel());
+  const std::shared_ptr<grpc::Channel> channel = channel_.channel();
+  const auto stub = v1::WorkerService::NewStub(channel);
   stream = stub->Session(&call);
   v1::SessionRequest attach;
   *attach.mutable_attach() = options_.attach;
@@ -111,6 +112,7 @@ void WorkerSession::RunStream() {
     std::lock_guard<std::mutex> lock(mutex_);
     changed_.notify_all();
   });
+  bool silent = false;
   while (alive && !ended) {
     std::vector<v1::SessionRequest> outgoing;
     {
@@ -119,7 +121,8 @@ void WorkerSession::RunStream() {
       // A connection that died in silence: a new one may still save the lease.
       const Clock::time_point unanswered =
           heartbeats_.empty() ? Clock::now() : heartbeats_.begin()->second;
-      alive = Clock::now() - (attached_ ? unanswered : begin) < 3 * heartbeat_interval_;
+      silent = Clock::now() - (attached_ ? unanswered : begin) >= 3 * heartbeat_interval_;
+      alive = !silent;
       outgoing = Outgoing(Clock::now());
       if (outgoing.empty()) changed_.wait_for(lock, milliseconds(100));
     }
@@ -133,6 +136,7 @@ void WorkerSession::RunStream() {
   }
   if (alive && !ended) stream->WritesDone();
   if (!alive) call.TryCancel();
+  if (silent) channel_.Renew(channel);
   reader.join();
   const absl::Status status = FromRpcStatus(stream->Finish());
   std::lock_guard<std::mutex> lock(mutex_);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,16 +45,31 @@ class JobStore {
   // this process, and the next call may succeed.
   absl::Status Write(const Change& change);
 
+  // A durable write of nothing that matters: whether the disk works again.
+  absl::Status Probe();
+
   // At most `limit` events of the job with sequence > `after`, in order.
   absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(absl::string_view job_id, int64_t after,
                                                        int limit);
   // kNotFound: no attempt of this job has left a report.
   absl::StatusOr<std::string> ReadReport(absl::string_view job_id);
 
+  // Whether `directory` holds a store.
+  static bool IsAt(const std::filesystem::path& directory);
+  // A consistent copy in `file`, a new file of mode 0600, durable when OK.
+  // kUnavailable: the disk fails; no file is left.
+  absl::Status BackUp(const std::filesystem::path& file);
+  // Makes `directory` with the store that BackUp has written to `file`.
+  // kFailedPrecondition: there is a store already, or a newer llmc wrote the file.
+  // kDataLoss: it is damaged, or no backup.
+  static absl::Status Restore(const std::filesystem::path& file,
+                              const std::filesystem::path& directory);
+
+  const std::filesystem::path& directory() const { return directory_; }
   // A random secret that lives as long as the database. 32 bytes.
   const std::string& secret() const { return secret_; }
   StoreSize Size() const;
-  // True: the last Write failed.
+  // True: the last Write or Probe failed.
   bool failing() const { return failing_; }
 
  private:
@@ -61,6 +77,7 @@ class JobStore {
   absl::Status Connect(const StoreOptions& options);
   absl::Status MakeSchema();
   absl::Status LoadSecret();
+  absl::Status Transact(const std::function<absl::Status()>& write);
   absl::Status WriteRows(const Change& change);
 
   const std::filesystem::path directory_;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/cat.h"
@@ -17,8 +18,18 @@
 #include "modifiers/output_error.h"
 #include "modifiers/smoothing.h"
 #include "modifiers/widen.h"
+#include "plan/awq_race.h"
 
 namespace llmc {
+
+// A block that a search runs with candidate weights.
+struct AwqBlock {
+  LayerPart part = LayerPart::kAttention;
+  std::string input_group;
+  std::string last_linear;  // Whose output is the block's.
+  std::vector<WeightOverrides> candidates;
+};
+
 namespace {
 
 std::string WeightName(const std::string& module) { return absl::StrCat(module, ".weight"); }
@@ -145,18 +156,9 @@ at::Tensor SquaredError(const at::Tensor& a, const at::Tensor& b) {
   return (difference * difference).sum(at::kDouble).view({1});
 }
 
-// A block that a search runs with candidate weights.
-struct Block {
-  LayerPart part = LayerPart::kAttention;
-  std::string input_group;
-  std::string last_linear;  // Whose output is the block's.
-  std::vector<WeightOverrides> candidates;
-  size_t first = 0;  // Number of the first of `candidates`.
-};
-
-Block BlockOf(const SmoothMapping& mapping, const std::string& input_group, const Plan& plan) {
+AwqBlock BlockOf(const SmoothMapping& mapping, const std::string& input_group, const Plan& plan) {
   const ModuleSpec& consumer = plan.Find(mapping.consumers[0])->module;
-  Block block;
+  AwqBlock block;
   const bool is_attention = consumer.role == Role::kQuery;
   block.part = is_attention ? LayerPart::kAttention : LayerPart::kMlp;
   block.input_group = input_group;
@@ -171,11 +173,11 @@ Block BlockOf(const SmoothMapping& mapping, const std::string& input_group, cons
 
 // Adds the losses of one sample to `sums`: of all blocks' candidates, in order.
 absl::Status AddLosses(const DecoderLayer& layer, const at::Tensor& hidden,
-                       const std::vector<Block>& blocks, std::mutex& mutex, ExactSums& sums) {
+                       const std::vector<AwqBlock>& blocks, std::mutex& mutex, ExactSums& sums) {
   BlockTaps taps;
   layer.Forward(hidden, {.taps = &taps});
   std::vector<at::Tensor> losses;
-  for (const Block& block : blocks) {
+  for (const AwqBlock& block : blocks) {
     const at::Tensor& input = taps.inputs.at(block.input_group);
     const at::Tensor& expected = taps.outputs.at(block.last_linear);
     for (const WeightOverrides& weights : block.candidates) {
@@ -186,6 +188,24 @@ absl::Status AddLosses(const DecoderLayer& layer, const at::Tensor& hidden,
   std::lock_guard<std::mutex> lock(mutex);
   sums.Add({host.const_data_ptr<double>(), losses.size()});
   return absl::OkStatus();
+}
+
+// Numbers of the `count` least losses, rising; all others become infinite. NaN is never
+// among the least.
+std::vector<size_t> KeepBest(size_t count, std::vector<double>& losses) {
+  std::vector<size_t> order(losses.size());
+  std::iota(order.begin(), order.end(), 0);
+  for (double& loss : losses) {
+    if (std::isnan(loss)) loss = std::numeric_limits<double>::infinity();
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return losses[a] < losses[b]; });
+  for (size_t i = count; i < order.size(); ++i) {
+    losses[order[i]] = std::numeric_limits<double>::infinity();
+  }
+  order.resize(count);
+  std::sort(order.begin(), order.end());
+  return order;
 }
 
 }  // namespace
@@ -232,56 +252,88 @@ absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& cha
   return absl::OkStatus();
 }
 
-absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
-                                           LayerChange& change) const {
-  const size_t num_candidates = searches.front()->factors.size();
+absl::StatusOr<std::vector<AwqBlock>> AwqTransform::MakeBlocks(const Heat& heat, size_t first,
+                                                               size_t last,
+                                                               LayerChange& change) const {
+  std::vector<AwqBlock> blocks;
+  for (size_t s = 0; s < heat.searches.size(); ++s) {
+    const Search& search = *heat.searches[s];
+    const SmoothMapping& mapping = *search.transform->smoothing;
+    AwqBlock block = BlockOf(mapping, search.input_group, *change.plan);
+    for (size_t i = first; i < last; ++i) {
+      LLMC_ASSIGN_OR_RETURN(
+          auto candidate,
+          Candidate(mapping.consumers, search.factors[heat.candidates[s][i]], change));
+      WeightOverrides& weights = block.candidates.emplace_back();
+      LLMC_RETURN_IF_ERROR(CatchTorch("AWQ", [&] {
+        for (auto& [linear, tensor] : candidate) {
+          weights[linear] = ToTorch(std::move(tensor))
+                                .to(change.place.device->torch_device(), change.compute_dtype);
+        }
+      }));
+    }
+    blocks.push_back(std::move(block));
+  }
+  return blocks;
+}
+
+absl::Status AwqTransform::RunHeat(const Heat& heat, LayerChange& change) const {
   int64_t bytes = 0;
-  for (const Search* search : searches) {
+  for (const Search* search : heat.searches) {
     for (const std::string& linear : search->transform->smoothing->consumers) {
       bytes += change.plan->Find(linear)->source.num_bytes() * 2;
     }
   }
+  const size_t count = heat.candidates.front().size();
   const size_t wave = std::clamp<size_t>(
-      static_cast<size_t>(kAwqCandidateBytes / std::max<int64_t>(1, bytes)), 1, num_candidates);
-  for (size_t first = 0; first < num_candidates; first += wave) {
-    const size_t last = std::min(num_candidates, first + wave);
-    std::vector<Block> blocks;
-    absl::Status local;
-    for (const Search* search : searches) {
-      const SmoothMapping& mapping = *search->transform->smoothing;
-      Block block = BlockOf(mapping, search->input_group, *change.plan);
-      for (size_t k = first; k < last && local.ok(); ++k) {
-        absl::StatusOr<std::map<std::string, HostTensor>> candidate =
-            Candidate(mapping.consumers, search->factors[k], change);
-        local = candidate.status();
-        if (!local.ok()) break;
-        WeightOverrides& weights = block.candidates.emplace_back();
-        local = CatchTorch("AWQ", [&] {
-          for (auto& [linear, tensor] : *candidate) {
-            weights[linear] = ToTorch(std::move(tensor))
-                                  .to(change.place.device->torch_device(), change.compute_dtype);
-          }
-        });
-      }
-      blocks.push_back(std::move(block));
-    }
-    ExactSums sums(static_cast<int64_t>(searches.size() * (last - first)));
+      static_cast<size_t>(kAwqCandidateBytes / std::max<int64_t>(1, bytes)), 1, count);
+  for (size_t first = 0; first < count; first += wave) {
+    const size_t last = std::min(count, first + wave);
+    const absl::StatusOr<std::vector<AwqBlock>> blocks = MakeBlocks(heat, first, last, change);
+    absl::Status local = blocks.status();
+    ExactSums sums(static_cast<int64_t>(heat.searches.size() * (last - first)));
     std::mutex mutex;
     if (local.ok()) {
       local = change.samples->ForEach(
-          [&](int64_t, const DecoderLayer& layer, const at::Tensor& hidden) {
-            return AddLosses(layer, hidden, blocks, mutex, sums);
+          heat.samples, [&](int64_t, const DecoderLayer& layer, const at::Tensor& hidden) {
+            return AddLosses(layer, hidden, *blocks, mutex, sums);
           });
     }
     LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(local));
     LLMC_RETURN_IF_ERROR(sums.Reduce(*change.collective));
-    for (size_t s = 0; s < searches.size(); ++s) {
-      for (size_t k = first; k < last; ++k) {
-        searches[s]->losses[k] = sums.Get(static_cast<int64_t>(s * (last - first) + k - first));
+    int64_t next = 0;
+    for (size_t s = 0; s < heat.searches.size(); ++s) {
+      for (size_t i = first; i < last; ++i) {
+        heat.searches[s]->losses[heat.candidates[s][i]] += sums.Get(next++);
       }
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
+                                           LayerChange& change) const {
+  const size_t count = searches.front()->factors.size();
+  std::vector<size_t> all(count);
+  std::iota(all.begin(), all.end(), 0);
+  Heat heat;
+  heat.searches = std::move(searches);
+  heat.candidates.assign(heat.searches.size(), all);
+  for (Search* search : heat.searches) search->losses.assign(count, 0.0);
+  const int64_t tokens = change.statistics->at(heat.searches[0]->input_group).tokens;
+  const auto num_finalists =
+      static_cast<size_t>(NumAwqFinalists(static_cast<int64_t>(count), tokens));
+  if (num_finalists == count) {
+    heat.samples = [](int64_t) { return true; };
+    return RunHeat(heat, change);
+  }
+  heat.samples = [](int64_t sample) { return sample % kAwqHeatEvery == 0; };
+  LLMC_RETURN_IF_ERROR(RunHeat(heat, change));
+  for (size_t s = 0; s < heat.searches.size(); ++s) {
+    heat.candidates[s] = KeepBest(num_finalists, heat.searches[s]->losses);
+  }
+  heat.samples = [](int64_t sample) { return sample % kAwqHeatEvery != 0; };
+  return RunHeat(heat, change);
 }
 
 absl::Status AwqTransform::Apply(LayerChange& change) const {

@@ -195,9 +195,9 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
         LLMC_ASSIGN_OR_RETURN(set.factor.energies[i],
                               OutputEnergy(*layer.place.device, weight, hessian));
       }
-      LLMC_RETURN_IF_ERROR(At(
-          group.name, FactorOwned({*layer.place.device, hessian, ordered, fields_.dampening_frac},
-                                  set.factor)));
+      LLMC_RETURN_IF_ERROR(
+          At(group.name,
+             FactorOwned({*layer.place.device, ordered, fields_.dampening_frac}, set.factor)));
     }
     if (layer.is_last) group.statistics->ForgetHessian();
   }

@@ -1,5 +1,6 @@
 #include "modifiers/shared_factor.h"
 
+#include <optional>
 #include <utility>
 
 #include "kernels/cholesky.h"
@@ -22,6 +23,16 @@ std::span<std::byte> BytesOf(std::span<T> values) {
   return std::as_writable_bytes(values);
 }
 
+bool TakeKept(const FactorRequest& request, SharedFactor& factor) {
+  std::optional<HessianFactor>& kept = factor.statistics->kept_factor;
+  if (!kept || kept->ordered != request.ordered ||
+      kept->asked_dampening_frac != request.dampening_frac) {
+    return false;
+  }
+  static_cast<HessianFactor&>(factor) = *std::exchange(kept, std::nullopt);
+  return true;
+}
+
 // What a factorization says, wherever its matrix lies.
 struct Factorization {
   at::Tensor upper;
@@ -29,20 +40,21 @@ struct Factorization {
   double lambda = 0;
 };
 
-absl::StatusOr<Factorization> Factor(const FactorRequest& request, const SharedFactor& factor) {
+absl::StatusOr<Factorization> Factor(const FactorRequest& request, const at::Tensor& hessian,
+                                     const SharedFactor& factor) {
   const ComputeDevice& device = request.device;
   kernels::InverseFactorOptions options;
   options.dampening_frac = request.dampening_frac;
   if (device.is_host()) {
-    LLMC_ASSIGN_OR_RETURN(const TensorView hessian, ViewOf(request.hessian));
+    LLMC_ASSIGN_OR_RETURN(const TensorView view, ViewOf(hessian));
     LLMC_ASSIGN_OR_RETURN(kernels::InverseFactor made,
-                          kernels::FactorInverseHessian(hessian, factor.order, options));
+                          kernels::FactorInverseHessian(view, factor.order, options));
     return Factorization{ToTorch(std::move(made.upper)), made.dampening_frac, made.lambda};
   }
-  const int64_t n = request.hessian.size(0);
+  const int64_t n = hessian.size(0);
   LLMC_ASSIGN_OR_RETURN(
       kernels::DeviceInverseFactor made,
-      kernels::FactorInverseHessian(static_cast<const float*>(request.hessian.const_data_ptr()), n,
+      kernels::FactorInverseHessian(static_cast<const float*>(hessian.const_data_ptr()), n,
                                     factor.order, options, *device.queue()));
   device.SampleMemory();
   return Factorization{device.Adopt(std::move(made.upper), at::kFloat, {n, n}), made.dampening_frac,
@@ -56,15 +68,19 @@ absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor) {
     factor.failure = "its input saw no calibration token";
     return absl::OkStatus();
   }
+  if (TakeKept(request, factor)) return absl::OkStatus();
+  factor.ordered = request.ordered;
+  factor.asked_dampening_frac = request.dampening_frac;
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, factor.statistics->Hessian());
   at::Tensor diagonal;
-  LLMC_RETURN_IF_ERROR(CatchTorch("Hessian", [&] { diagonal = request.hessian.diagonal(); }));
+  LLMC_RETURN_IF_ERROR(CatchTorch("Hessian", [&] { diagonal = hessian.diagonal(); }));
   LLMC_ASSIGN_OR_RETURN(const HostTensor values, request.device.Download(diagonal));
   const std::span<const float> energies(values.as<float>(), values.num_elements());
   for (size_t i = 0; i < energies.size(); ++i) {
     if (energies[i] == 0) factor.dead.push_back(static_cast<int32_t>(i));
   }
   if (request.ordered) factor.order = kernels::OrderByDiagonal(energies);
-  absl::StatusOr<Factorization> made = Factor(request, factor);
+  absl::StatusOr<Factorization> made = Factor(request, hessian, factor);
   if (made.ok()) {
     factor.upper = made->upper;
     factor.dampening_frac = made->dampening_frac;
@@ -74,6 +90,11 @@ absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor) {
   if (made.status().code() != absl::StatusCode::kFailedPrecondition) return made.status();
   factor.failure = std::string(made.status().message());
   return absl::OkStatus();
+}
+
+void KeepFactor(SharedFactor factor) {
+  InputStatistics& statistics = *factor.statistics;
+  statistics.kept_factor = static_cast<HessianFactor&&>(std::move(factor));
 }
 
 absl::Status ShareFactor(Collective& collective, const RankPlace& place, int owner,

@@ -16,27 +16,25 @@ namespace llmc {
 
 // After ShareFactor every rank holds the same. Memory: 4 in_features^2 bytes, where the
 // rank computes.
-struct SharedFactor {
+struct SharedFactor : HessianFactor {
   InputStatistics* statistics = nullptr;
-  at::Tensor upper;              // F32 [in_features, in_features]; undefined when it failed.
-  std::vector<int32_t> order;    // Original column of each position; empty: natural.
-  double dampening_frac = 0;     // As used.
-  double lambda = 0;             // What was added to the diagonal of H.
   std::vector<double> energies;  // tr(W H W^T) of each module that it is for.
-  std::vector<int32_t> dead;     // Original columns whose diagonal was 0.
   std::string failure;           // Why there is no factor; empty: there is one.
 };
 
-// On the owner, local: factors `hessian`, F32 on `device`, visiting columns by falling
-// diagonal when `ordered`. A Hessian that cannot be factored sets `failure`; an error is
-// returned for what should stop the job.
+// On the owner, local: factors the Hessian of `factor.statistics`, visiting columns by
+// falling diagonal when `ordered`, or takes the factor kept there when it is the same. A
+// Hessian that cannot be factored sets `failure`; an error is returned for what should
+// stop the job.
 struct FactorRequest {
   const ComputeDevice& device;
-  const at::Tensor& hessian;
   bool ordered = false;
   double dampening_frac = 0.01;
 };
 absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor);
+
+// On the owner: leaves the factor with its statistics, for the modifier that takes it.
+void KeepFactor(SharedFactor factor);
 
 // Collective: copies the owner's factor to every rank. `energies` has its final
 // size on every rank.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -64,9 +65,9 @@ absl::Status SparseGptTransform::FactorGroups(std::span<InputGroup> groups,
       LLMC_ASSIGN_OR_RETURN(group.factor.energies[i],
                             OutputEnergy(*change.place.device, *weight, hessian));
     }
-    LLMC_RETURN_IF_ERROR(At(
-        group.name,
-        FactorOwned({*change.place.device, hessian, false, fields_.dampening_frac}, group.factor)));
+    LLMC_RETURN_IF_ERROR(
+        At(group.name,
+           FactorOwned({*change.place.device, false, fields_.dampening_frac}, group.factor)));
   }
   return absl::OkStatus();
 }
@@ -138,6 +139,10 @@ absl::Status SparseGptTransform::PruneGroup(InputGroup& group, LayerChange& chan
   }
   for (size_t i = 0; i < group.transforms.size(); ++i) {
     LLMC_RETURN_IF_ERROR(PruneModule(*group.transforms[i], factor, factor.energies[i], change));
+  }
+  const bool is_owner = factor.statistics->owner == change.collective->rank();
+  if (group.transforms[0]->keeps_factor && is_owner && factor.failure.empty()) {
+    KeepFactor(std::exchange(factor, SharedFactor()));
   }
   factor = SharedFactor();
   return absl::OkStatus();

@@ -32,10 +32,12 @@ class LayerSamples {
   using Visit = std::function<absl::Status(int64_t sample, const DecoderLayer& layer,
                                            const at::Tensor& hidden)>;
 
-  // Local: calls `visit` for every sample of this rank, in inference mode: on the host each
-  // on one thread, several at a time, on a device one after the other. Returns the first error; LibTorch's exceptions are
-  // errors.
-  virtual absl::Status ForEach(const Visit& visit) = 0;
+  using Choice = std::function<bool(int64_t sample)>;
+
+  // Local: calls `visit` for every sample of this rank that `choice` takes, in inference
+  // mode: on the host each on one thread, several at a time, on a device one after the
+  // other. Returns the first error; LibTorch's exceptions are errors.
+  virtual absl::Status ForEach(const Choice& choice, const Visit& visit) = 0;
 };
 
 // A weight that a transform has pruned.

@@ -10,10 +10,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
+#include "llmc/counters.h"
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
 #include "model/torch_tensor.h"
 #include "pipeline/capture_taps.h"
+#include "plan/partition.h"
 
 namespace llmc {
 namespace {
@@ -290,7 +292,9 @@ absl::Status CaptureRounds(RunState& run, const Schedule& schedule, Capture& cap
     const bool has_chunk = round < static_cast<int64_t>(schedule.mine.size());
     absl::Status local;
     if (has_chunk) {
-      local = capture.AddChunk(schedule.chunks[schedule.mine[round]], store_outputs);
+      const Chunk& chunk = schedule.chunks[schedule.mine[round]];
+      local = capture.AddChunk(chunk, store_outputs);
+      Count(Counter::kCalibrationTokens, chunk.tokens);
     }
     if (round == 0) {
       LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(local));
@@ -383,7 +387,7 @@ Schedule MakeSchedule(const RunState& run) {
   schedule.chunks =
       CutIntoChunks(lengths, run.device.is_host() ? kMinPackTokens : kMinDevicePackTokens);
   const int64_t num_chunks = static_cast<int64_t>(schedule.chunks.size());
-  schedule.mine = ChunksOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
+  schedule.mine = PiecesOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
   schedule.num_rounds =
       (num_chunks + run.collective.world_size() - 1) / run.collective.world_size();
   return schedule;
@@ -402,11 +406,11 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
   return CaptureUntilItFits(run, schedule, target, needs);
 }
 
-absl::Status PassSamples::ForEach(const Visit& visit) {
+absl::Status PassSamples::ForEach(const Choice& choice, const Visit& visit) {
   std::vector<int64_t> samples;
   for (const Chunk& chunk : schedule_.MyChunks()) {
     for (int64_t s = chunk.packs.front().begin; s < chunk.packs.back().end; ++s) {
-      samples.push_back(s);
+      if (choice(s)) samples.push_back(s);
     }
   }
   std::mutex mutex;

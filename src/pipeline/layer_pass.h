@@ -45,7 +45,7 @@ class PassSamples : public LayerSamples {
               HiddenStates& hidden)
       : device_(device), schedule_(schedule), layer_(layer), hidden_(hidden) {}
 
-  absl::Status ForEach(const Visit& visit) override;
+  absl::Status ForEach(const Choice& choice, const Visit& visit) override;
 
  private:
   const ComputeDevice& device_;

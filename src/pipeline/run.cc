@@ -136,6 +136,7 @@ class JobRun {
     StepScope scope(clock_, Step::kPlan);
     LLMC_ASSIGN_OR_RETURN(plan_, MakePlan(job_));
     job_.compute_dtype = plan_.compute_dtype;
+    if (options_.check_plan) LLMC_RETURN_IF_ERROR(options_.check_plan(plan_));
     clock_.set_num_layers(
         std::count_if(plan_.units.begin(), plan_.units.end(),
                       [](const WorkUnit& unit) { return unit.first_layer >= 0; }));
@@ -272,7 +273,7 @@ class JobRun {
   // With a sparse layout the job writes zeros like any number into a sibling of the
   // output, which Repack then replaces. A finished output is found before any work.
   absl::Status DivertOutput() {
-    if (job_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
+    if (plan_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
     packed_output_ = job_.output;
     int64_t finished[1] = {0};
     absl::Status local;
@@ -296,7 +297,7 @@ class JobRun {
   RepackRequest RequestOfRepack() const {
     RepackRequest request;
     request.output_dir = packed_output_;
-    request.format = job_.sparse_format;
+    request.format = plan_.sparse_format;
     request.modules = SparseModules(plan_);
     request.fingerprint = JobFingerprint(job_, plan_, run_.samples.hash);
     request.max_shard_bytes = job_.max_shard_bytes;

@@ -74,6 +74,11 @@ void AddPruned(const Plan& plan, const PlannedTransform& transform, ReportBuilde
   builder.AddLinear(std::move(row));
 }
 
+// A path is bytes; what is not UTF-8 in it is replaced.
+std::string QuotedModel(const std::string& model) {
+  return nlohmann::json(model).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace
 
 std::string ReproduceCommand(const Job& job, int world_size) {
@@ -90,8 +95,8 @@ std::string ReproduceCommand(const Job& job, int world_size) {
       " --quotient-rounding ",
       job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
       " --max-shard-size ", job.max_shard_bytes);
-  if (job.sparse_format != SparseFormat::kDense) {
-    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(job.sparse_format));
+  if (job.sparse_format) {
+    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(*job.sparse_format));
   }
   if (world_size > 1) absl::StrAppend(&command, " --ranks ", world_size);
   return command;
@@ -158,7 +163,7 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
 std::string ModelCard(const RunState& run) {
   const Plan& plan = run.plan;
   const std::string base = plan.source->dir().filename().string();
-  std::string card = absl::StrCat("---\nbase_model: ", nlohmann::json(run.job.model).dump(),
+  std::string card = absl::StrCat("---\nbase_model: ", QuotedModel(run.job.model),
                                   "\nbase_model_relation: quantized\nlibrary_name: transformers\n"
                                   "tags:\n- compressed-tensors\n- llmc\n---\n\n# ",
                                   base, ", compressed\n\n");

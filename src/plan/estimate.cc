@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/content_hash.h"
 #include "llmc/byte_size.h"
+#include "plan/awq_race.h"
 #include "plan/plan.h"
 #include "plan/statistics.h"
 
@@ -49,6 +50,7 @@ struct LayerSizes {
   int64_t source_bytes = 0;      // In the checkpoint.
   int64_t largest_weight = 0;    // Elements.
   int64_t hessian_elements = 0;  // Sum over shared inputs of in_features^2.
+  int64_t kept_factors = 0;      // Elements of factors that SparseGPT keeps for GPTQ.
   int64_t largest_input = 0;     // in_features.
   int64_t input_features = 0;    // Sum over shared inputs whose rows are kept.
   int64_t channel_bytes = 0;     // Statistics of channels.
@@ -85,7 +87,7 @@ struct LayerSizes {
 };
 
 // AWQ's forwards: every candidate of a layer's norms runs the blocks behind them.
-void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
+void AddSearch(const Plan& plan, const WorkUnit& unit, int64_t num_tokens, LayerSizes& sizes) {
   int64_t one_candidate = 0;
   int64_t num_candidates = 0;
   for (int index : unit.transforms) {
@@ -98,11 +100,27 @@ void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
   }
   sizes.candidate_bytes =
       std::max(one_candidate, std::min(num_candidates * one_candidate, kAwqCandidateBytes));
-  sizes.search_flops = 2.0 * static_cast<double>(num_candidates) *
-                       static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
+  const auto finalists = static_cast<double>(NumAwqFinalists(num_candidates, num_tokens));
+  const double heat = 1.0 / static_cast<double>(kAwqHeatEvery);
+  const double forwards = heat * static_cast<double>(num_candidates) + (1 - heat) * finalists;
+  sizes.search_flops = 2.0 * forwards * static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
 }
 
-LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
+// SparseGPT's rows, and the factors that it keeps, one for each of `kept`.
+void AddPruning(const Plan& plan, const PlannedTransform& transform, std::set<std::string>& kept,
+                LayerSizes& sizes) {
+  if (transform.module.empty() || transform.needs.empty()) return;
+  const auto& [group, need] = *transform.needs.begin();
+  if (!need.hessian) return;
+  const Shape& shape = plan.Find(transform.module)->source.shape;
+  const auto in = static_cast<double>(shape[1]);
+  sizes.solve_flops += static_cast<double>(shape[0]) * in * in;
+  if (transform.keeps_factor && kept.insert(group).second) {
+    sizes.kept_factors += shape[1] * shape[1];
+  }
+}
+
+LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, const CalibrationExtent& extent) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
     if (module.module.layer == unit.first_layer) sizes.Add(module);
@@ -110,13 +128,15 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
   for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
     const PlannedModule* input = plan.Find(group);
     // Other taps are outputs, which a sample holds anyway.
-    if (input != nullptr) sizes.Add(need, input->source.shape[1], num_samples);
+    if (input != nullptr) sizes.Add(need, input->source.shape[1], extent.num_samples);
   }
   std::set<std::string> rewritten;
+  std::set<std::string> kept;
   for (int index : unit.transforms) {
+    AddPruning(plan, plan.transforms[index], kept, sizes);
     for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
   }
-  AddSearch(plan, unit, sizes);
+  AddSearch(plan, unit, extent.num_tokens, sizes);
   for (const std::string& name : rewritten) {
     sizes.rewritten_bytes += plan.source->Find(name)->spec.num_bytes();
   }
@@ -124,11 +144,11 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
 }
 
 // The layer that needs most; layers of a family differ little.
-LayerSizes LargestLayer(const Plan& plan, int64_t num_samples) {
+LayerSizes LargestLayer(const Plan& plan, const CalibrationExtent& extent) {
   LayerSizes largest;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes sizes = SizesOfLayer(plan, unit, num_samples);
+    const LayerSizes sizes = SizesOfLayer(plan, unit, extent);
     if (sizes.hessian_elements + sizes.weights > largest.hessian_elements + largest.weights) {
       largest = sizes;
     }
@@ -163,7 +183,7 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
 
 // Memory of Capture and of Solve differ; the larger counts.
 int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   const int64_t weights = layer.weights * compute_size;
@@ -179,8 +199,8 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   // The Hessian, its reversed copy, and the factor.
   const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
   // Codes of at most a byte wait for the layer to be written.
-  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4 + layer.weights +
-                        layer.channel_bytes + layer.rewritten_bytes;
+  const int64_t solve = totals + factor + 4 * layer.kept_factors + 2 * layer.largest_weight * 4 +
+                        layer.weights + layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs + rearranged;
   return kCalibratedProgramBytes +
@@ -190,7 +210,7 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
 
 // On the device, beside the activations between layers.
 int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   // The layer, and the next one as it is stored.
@@ -214,7 +234,7 @@ int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
 // rewritten, solved and packed.
 int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
                               const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
                          layer.channel_bytes + layer.candidate_bytes;
   return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
@@ -225,7 +245,7 @@ double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
   double flops = 0;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes layer = SizesOfLayer(plan, unit, extent.num_samples);
+    const LayerSizes layer = SizesOfLayer(plan, unit, extent);
     const double tokens = static_cast<double>(extent.num_tokens);
     flops += tokens * (4.0 * static_cast<double>(layer.weights) +
                        static_cast<double>(layer.hessian_elements) + layer.search_flops);

@@ -37,8 +37,8 @@ struct Job {
   std::string device = "auto";  // "auto", "cpu" or "cuda".
   ComputeDType compute_dtype = ComputeDType::kAuto;
   QuotientRounding quotient_rounding = QuotientRounding::kModelDtype;
-  // How zeros of pruned weights are stored in the output.
-  SparseFormat sparse_format = SparseFormat::kDense;
+  // How zeros of pruned weights are stored in the output; absent: as the recipe says.
+  std::optional<SparseFormat> sparse_format;
   bool fresh = false;  // Ignore an earlier unfinished run, replace a finished one.
 
   std::vector<std::string> eval_datasets;  // Perplexity before and after, when given.

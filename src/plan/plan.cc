@@ -79,7 +79,7 @@ class Planner {
     LLMC_RETURN_IF_ERROR(PlanTransforms());
     plan_.compute_dtype = ResolveComputeDType(job_, plan_.modules);
     LLMC_RETURN_IF_ERROR(RefuseWhatIsMissing());
-    LLMC_RETURN_IF_ERROR(CheckSparseFormat(plan_, job_.sparse_format));
+    LLMC_RETURN_IF_ERROR(ChooseSparseFormat());
     LLMC_RETURN_IF_ERROR(PlaceTensors());
     LLMC_RETURN_IF_ERROR(WriteConfig());
     plan_.on_device = job_.device == "cuda" && plan_.calibrated;
@@ -110,6 +110,14 @@ class Planner {
     }
     plan_.warnings = plan_.recipe.warnings();
     return absl::OkStatus();
+  }
+
+  absl::Status ChooseSparseFormat() {
+    const std::string recipes = plan_.recipe.sparse_format_place();
+    plan_.sparse_format =
+        job_.sparse_format.value_or(plan_.recipe.sparse_format().value_or(SparseFormat::kDense));
+    plan_.recipe.OverrideSparseFormat(plan_.sparse_format);
+    return At(job_.sparse_format ? "--sparse-format" : recipes, CheckSparseFormat(plan_));
   }
 
   // A known family gives its modules; of any other, 2-D tensors are taken.

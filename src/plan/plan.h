@@ -85,7 +85,9 @@ struct PlannedTransform {
   // relies on it, see ChangesOutput.
   bool keeps_function = false;
   bool reads_samples = false;  // Runs the samples through the layer once more.
-  Needs needs;                 // By input group.
+  // A GPTQ after it factors the same Hessian with the same damping and column order.
+  bool keeps_factor = false;
+  Needs needs;  // By input group.
 };
 
 // Work that is finished, made durable and resumed as one.
@@ -148,6 +150,8 @@ struct Plan {
   OutputLayout layout;
   std::string config_json;  // config.json of the output.
   bool unties_embeddings = false;
+  // The job's, else the recipe's. Anything but kDense packs the finished output.
+  SparseFormat sparse_format = SparseFormat::kDense;
   bool on_device = false;  // Layers are computed on a CUDA device (Job::device is "cuda").
   std::optional<QuantizationArgs> kv_cache_scheme;
   std::vector<std::string> warnings;

@@ -4,6 +4,7 @@
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -167,10 +168,10 @@ class TreeBuilder : public YAML::EventHandler {
     const Node* inherited = map.Find("<<");
     if (inherited == nullptr) return;
     std::vector<Node> sources = inherited->is_list() ? inherited->items : std::vector{*inherited};
-    std::vector<std::pair<std::string, Node>> own;
+    std::vector<NodeEntry> own;
     std::vector<int> lines;
     for (size_t i = 0; i < map.entries.size(); ++i) {
-      if (map.entries[i].first == "<<") continue;
+      if (map.entries[i].key == "<<") continue;
       own.push_back(std::move(map.entries[i]));
       lines.push_back(map.entry_lines[i]);
     }
@@ -179,7 +180,7 @@ class TreeBuilder : public YAML::EventHandler {
     for (const Node& source : sources) {
       if (!source.is_map()) throw Refused{map.line, "'<<' that is not a mapping"};
       for (size_t i = 0; i < source.entries.size(); ++i) {
-        if (map.Find(source.entries[i].first) != nullptr) continue;
+        if (map.Find(source.entries[i].key) != nullptr) continue;
         map.entries.push_back(source.entries[i]);
         map.entry_lines.push_back(source.entry_lines[i]);
       }
@@ -192,8 +193,52 @@ class TreeBuilder : public YAML::EventHandler {
   int64_t num_nodes_ = 0;
 };
 
+// Bytes that the sequence at the start of `text` has; 0 when it is no character of UTF-8
+// (RFC 3629: shortest form, no surrogates, at most U+10FFFF).
+size_t Utf8SequenceLength(absl::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return 1;
+  const size_t length = lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  if (lead == 0xe0 && byte(1) < 0xa0) return 0;
+  if (lead == 0xed && byte(1) >= 0xa0) return 0;
+  if (lead == 0xf0 && byte(1) < 0x90) return 0;
+  if (lead == 0xf4 && byte(1) >= 0x90) return 0;
+  return length;
+}
+
+// The bytes of `text` before the first that are no character.
+size_t Utf8Prefix(absl::string_view text) {
+  size_t position = 0;
+  while (position < text.size()) {
+    const size_t length = Utf8SequenceLength(text.substr(position));
+    if (length == 0) break;
+    position += length;
+  }
+  return position;
+}
+
+bool IsUtf8(absl::string_view text) { return Utf8Prefix(text) == text.size(); }
+
 absl::Status LineError(absl::string_view origin, int line, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(origin, ":", line, ": ", what));
+}
+
+// Escapes in YAML and arguments of a command line may make what the file has not.
+absl::Status CheckUtf8(const Node& node, absl::string_view origin) {
+  if (!IsUtf8(node.text)) return LineError(origin, node.line, "text that is not UTF-8");
+  for (const Node& item : node.items) LLMC_RETURN_IF_ERROR(CheckUtf8(item, origin));
+  for (size_t i = 0; i < node.entries.size(); ++i) {
+    if (!IsUtf8(node.entries[i].key)) {
+      return LineError(origin, node.entry_lines[i], "a key that is not UTF-8");
+    }
+    LLMC_RETURN_IF_ERROR(CheckUtf8(node.entries[i].value, origin));
+  }
+  return absl::OkStatus();
 }
 
 // The one place where yaml-cpp's exceptions are caught.
@@ -284,6 +329,12 @@ absl::StatusOr<Document> ParseDocument(absl::string_view text, absl::string_view
     return LineError(origin, 1,
                      absl::StrCat(text.size(), " bytes, expected at most ", kMaxRecipeBytes));
   }
+  // yaml-cpp would replace some such bytes and let others through.
+  if (const size_t good = Utf8Prefix(text); good < text.size()) {
+    const int64_t line =
+        1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(good), '\n');
+    return LineError(origin, static_cast<int>(line), "text that is not UTF-8");
+  }
   LLMC_ASSIGN_OR_RETURN(const std::string yaml, FrontMatter(text, origin));
   absl::StatusOr<std::string> marked = MarkPlaceholders(yaml);
   if (!marked.ok()) return At(origin, marked.status());
@@ -299,6 +350,7 @@ absl::StatusOr<Document> ParseDocument(absl::string_view text, absl::string_view
   if (!unused.ok())
     return absl::Status(unused.status().code(),
                         absl::StrCat(origin, ":", unused.status().message()));
+  LLMC_RETURN_IF_ERROR(CheckUtf8(document.root, origin));
   for (const std::string& name : *unused) {
     document.warnings.push_back(absl::StrCat(origin, ": args.", name, ": not used; write {{", name,
                                              "}} where the value should go"));

@@ -14,16 +14,18 @@
 
 namespace llmc {
 
+struct NodeEntry;
+
 struct Node {
   enum class Kind : uint8_t { kScalar, kList, kMap };
 
   Kind kind = Kind::kScalar;
-  std::string text;         // Of a scalar.
-  bool quoted = false;      // A quoted or !!str scalar: a string whatever it looks like.
-  int line = 0;             // From 1.
-  std::vector<Node> items;  // Of a list.
-  std::vector<std::pair<std::string, Node>> entries;  // Of a map, keys distinct, in file order.
-  std::vector<int> entry_lines;                       // Line of each key.
+  std::string text;                // Of a scalar.
+  bool quoted = false;             // A quoted or !!str scalar: a string whatever it looks like.
+  int line = 0;                    // From 1.
+  std::vector<Node> items;         // Of a list.
+  std::vector<NodeEntry> entries;  // Of a map, keys distinct, in file order.
+  std::vector<int> entry_lines;    // Line of each key.
 
   bool is_null() const;
   bool is_map() const { return kind == Kind::kMap; }
@@ -31,6 +33,13 @@ struct Node {
   bool is_scalar() const { return kind == Kind::kScalar; }
   // The value of `key`, null when absent.
   const Node* Find(absl::string_view key) const;
+};
+
+struct NodeEntry {
+  NodeEntry(std::string name, Node node) : key(std::move(name)), value(std::move(node)) {}
+
+  std::string key;
+  Node value;
 };
 
 // The node itself and everything below it.

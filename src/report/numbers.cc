@@ -18,7 +18,7 @@ int64_t WholeSeconds(double seconds) {
 
 std::string ThreeDigits(double value) {
   if (value < 9.995) return absl::StrFormat("%.2f", value);
-  return absl::StrFormat(value < 99.95 ? "%.1f" : "%.0f", value);
+  return value < 99.95 ? absl::StrFormat("%.1f", value) : absl::StrFormat("%.0f", value);
 }
 
 }  // namespace

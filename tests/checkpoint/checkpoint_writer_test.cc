@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "checkpoint/content_hash.h"
+#include "checkpoint/journal.h"
 #include "checkpoint/strict_json.h"
 #include "scratch_directory.h"
 
@@ -294,6 +295,39 @@ TEST_F(CheckpointWriterTest, DamagedUnit_IsDoneAgain) {
     EXPECT_FALSE((*other)->IsDone("layer 1"));
   }
   ASSERT_TRUE(RunJob(Options()).ok());
+}
+
+TEST_F(CheckpointWriterTest, JournalThatSaysAnything_IsAnErrorNotADeath) {
+  using Json = nlohmann::json;
+  const std::vector<Json> begins = {
+      3,
+      "begin",
+      Json::array({1}),
+      {{"kind", 3}},
+      {{"kind", "begin"}, {"version", "1"}},
+      {{"kind", "begin"}, {"version", 1}, {"fingerprint", {{"recipe", 3}}}}};
+  for (const Json& begin : begins) {
+    fs::remove_all(staging_);
+    fs::create_directories(staging_);
+    ASSERT_TRUE((*Journal::Open(staging_ / "llmc_journal"))->Append(begin).ok());
+    EXPECT_THAT(CreateError(Options()), HasSubstr("another version")) << begin;
+  }
+  fs::remove_all(staging_);
+  ASSERT_TRUE(WriteUnit(*Create(Options()), 0).ok());
+  {
+    const auto journal = Journal::Open(staging_ / "llmc_journal");
+    const std::vector<Json> records = {
+        Json::array({"done"}),
+        nullptr,
+        {{"kind", "done"}, {"unit", 1}},
+        {{"kind", "void"}},
+        {{"kind", "done"}, {"unit", "layer 1"}, {"hashes", 3}},
+        {{"kind", "done"}, {"unit", "layer 2"}, {"hashes", {{"layer.2.w", Json::array()}}}}};
+    for (const Json& record : records) ASSERT_TRUE((*journal)->Append(record).ok());
+  }
+  const Writer writer = Create(Options());
+  EXPECT_TRUE(writer->IsDone("layer 0"));
+  EXPECT_FALSE(writer->IsDone("layer 1") || writer->IsDone("layer 2"));
 }
 
 TEST_F(CheckpointWriterTest, LostShard_IsMadeAgain) {

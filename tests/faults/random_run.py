@@ -26,6 +26,14 @@ import grpc  # noqa: E402
 from control_tower import (BIN, ENDS, MODEL, Coordinator, Pool, check_history, digest,  # noqa: E402
                            environment, get, job_events, job_pb2, job_service_pb2, spec, submit,
                            wait_until, write_text)
+from tcp_proxy import TcpProxy  # noqa: E402
+
+# What a pool or a coordinator may be born with.
+POOL_FAULTS = ["", "", "", "layer.solve=kill@2", "layer.write=kill@2", "unit.before_sync=kill@3",
+               "journal.append=kill@3", "commit.before_rename=kill", "commit.after_rename=kill",
+               "write.tensor=enospc@9", "layer.reduce=error@2", "layer.load=sleep(3500)@3"]
+STORE_FAULTS = ["", "", "store.begin=kill@{}", "store.event=kill@{}", "store.before_commit=kill@{}",
+                "store.after_commit=kill@{}", "store.before_commit=error@{}"]
 
 FLAGS = ("--lease-ttl-ms", 3000, "--heartbeat-interval-ms", 300, "--rank-silence-ms", 2000,
          "--backoff-ms", 100, "--max-attempts", 1000)
@@ -53,22 +61,31 @@ class Watcher(threading.Thread):
 
 class RandomRun:
     def __init__(self, root, seed):
-        self.root, self.random = root, random.Random(seed)
+        self.root, self.random, self.faulty = root, random.Random(seed), True
         write_text(root / "text.jsonl")
         self.coordinator = Coordinator(root, *FLAGS).start()
         # The port stays, so that a restarted coordinator is found again.
         self.stub = self.coordinator.stub()
+        self.proxy = TcpProxy(self.coordinator.grpc_port)
         self.pools = [self.new_pool(i) for i in range(2)]
         self.jobs, self.watchers, self.number = [], [], 0
 
     def new_pool(self, i):
-        return Pool(self.coordinator.address, self.root, name=f"pool{i}",
-                    ranks=self.random.choice([1, 1, 2]), LLMC_THREADS=1)
+        return Pool(f"127.0.0.1:{self.proxy.port}", self.root, name=f"pool{i}",
+                    ranks=self.random.choice([1, 1, 2]), LLMC_THREADS=1,
+                    LLMC_FAILPOINTS=self.random.choice(POOL_FAULTS) if self.faulty else "")
+
+    def start_coordinator(self):
+        self.coordinator.env = {}
+        if self.faulty:
+            fault = self.random.choice(STORE_FAULTS).format(self.random.randrange(1, 30))
+            self.coordinator.env = {"LLMC_FAILPOINTS": fault}
+        self.coordinator.start()
 
     def repair(self):
         """A supervisor: what has ended is started again."""
         if self.coordinator.process.poll() is not None:
-            self.coordinator.start()
+            self.start_coordinator()
         for i, pool in enumerate(self.pools):
             if pool.process.poll() is not None:
                 pool.kill()
@@ -124,17 +141,36 @@ class RandomRun:
             self.coordinator.kill()
         time.sleep(self.random.uniform(0, 2))
 
+    def cut_the_network(self):
+        self.proxy.mode = self.random.choice(["hold", "hold_up", "hold_down"])
+        time.sleep(self.random.choice([0.5, 1.5, 4]))
+        self.proxy.mode = "pass"
+
+    def break_connections(self):
+        self.random.choice([self.proxy.reset, self.proxy.forget])()
+
+    def stop_the_coordinator_for_a_while(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.coordinator.process.pid, signal.SIGSTOP)
+            time.sleep(self.random.choice([0.5, 4]))
+            os.kill(self.coordinator.process.pid, signal.SIGCONT)
+
     def run(self, faults):
         for number in range(faults):
             if number % 5 == 0:
                 self.new_job()
-            fault = self.random.choice([self.kill_a_rank, self.kill_a_rank, self.verb, self.verb,
-                                        self.stop_a_pool_for_a_while, self.kill_the_coordinator])
+            fault = self.random.choice([
+                self.kill_a_rank, self.kill_a_rank, self.verb, self.verb, self.verb,
+                self.stop_a_pool_for_a_while, self.kill_the_coordinator, self.cut_the_network,
+                self.break_connections, self.stop_the_coordinator_for_a_while])
             fault()
             time.sleep(self.random.uniform(0, 1.5))
             self.repair()
 
     def settle(self):
+        """From here on what starts is sound."""
+        self.faulty = False
+
         def all_ended():
             self.repair()
             states = []
@@ -174,6 +210,7 @@ class RandomRun:
         for pool in self.pools:
             pool.kill()
         self.coordinator.kill()
+        self.proxy.close()
 
 
 def make_reference(root):

@@ -1,4 +1,4 @@
-"""A TCP proxy on the loopback whose traffic a test may hold, drop or delay."""
+"""A TCP proxy on the loopback whose traffic a test may hold, delay or break."""
 import contextlib
 import select
 import socket
@@ -7,13 +7,16 @@ import time
 
 
 class TcpProxy:
-    """`mode`: pass, hold (bytes wait, connections stay: a partition), delay (`delay_s`)."""
+    """`mode`: pass; hold (bytes wait, connections stay: a partition), hold_up and hold_down
+    (to and from the server only); delay (`delay_s` before every piece of at most
+    `piece_bytes`)."""
 
     def __init__(self, target_port):
         self.target_port, self.mode, self.delay_s = target_port, "pass", 0.0
+        self.piece_bytes = 65536
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.sockets, self.closed = [], False
+        self.sockets, self.forgotten, self.closed = [], set(), False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -24,29 +27,38 @@ class TcpProxy:
             except OSError:
                 continue
             self.sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, way in ((near, far, "hold_up"), (far, near, "hold_down")):
+                threading.Thread(target=self._pump, args=(source, sink, way), daemon=True).start()
 
-    def _pump(self, source, sink):
+    def _pump(self, source, sink, way):
+        def held():
+            is_held = self.mode in ("hold", way) or source.fileno() in self.forgotten
+            return is_held and not self.closed
+
         with contextlib.suppress(OSError, ValueError):
             while not self.closed:
                 readable, _, _ = select.select([source], [], [], 0.2)
-                if self.mode == "hold":
+                if held():
                     time.sleep(0.05)
                     continue
                 if not readable:
                     continue
-                data = source.recv(65536)
-                if not data:
+                received = source.recv(self.piece_bytes)
+                if not received:
                     break
                 if self.mode == "delay":
                     time.sleep(self.delay_s)
-                while self.mode == "hold" and not self.closed:
+                while held():
                     time.sleep(0.05)
-                sink.sendall(data)
+                sink.sendall(received)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def forget(self):
+        """Half-open: the connections of now carry nothing any more and neither end hears
+        of it; new ones work."""
+        self.forgotten |= {s.fileno() for s in self.sockets}
 
     def reset(self):
         """Breaks every open connection."""
@@ -54,7 +66,7 @@ class TcpProxy:
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
                 open_socket.close()
-        self.sockets = []
+        self.sockets, self.forgotten = [], set()
 
     def close(self):
         self.closed = True

@@ -48,7 +48,12 @@ void Json(absl::string_view bytes) { (void)ParseStrictJson(bytes, "fuzz"); }
 
 void TokenizerJson(absl::string_view bytes) {
   const auto tokenizer = Tokenizer::FromJson(bytes, "");
-  if (tokenizer.ok()) (void)(*tokenizer)->Encode("The quick brown f\xc3\xb6x 123");
+  if (!tokenizer.ok()) return;
+  (void)(*tokenizer)
+      ->Encode(
+          "The quick  brown f\xc3\xb6x 123\r\n</s><s>\xe6\x97\xa5\xe6\x9c\xac e\xcc\x81 "
+          "\xf0\x9f\x8e\x89 it's");
+  (void)(*tokenizer)->Encode(bytes.substr(0, 200));
 }
 
 void RecipeYaml(absl::string_view bytes) {

@@ -20,7 +20,11 @@ TEST(Fuzz, EveryKeptInput_IsSurvived) {
       {"TokenizerJson", fuzz::TokenizerJson},
       {"RecipeYaml", fuzz::RecipeYaml},
       {"DatasetRows", fuzz::DatasetRows},
-      {"Requests", fuzz::Requests}};
+      {"Requests", fuzz::Requests},
+      {"ModelConfig", fuzz::ModelConfig},
+      {"ChatTemplate", fuzz::ChatTemplate},
+      {"Parquet", fuzz::Parquet},
+      {"StateFiles", fuzz::StateFiles}};
   for (const auto& [name, read] : readers) {
     const std::filesystem::path seeds =
         std::filesystem::path(LLMC_SOURCE_DIR) / "tests/fuzz/seeds" / name;

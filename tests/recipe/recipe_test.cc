@@ -311,6 +311,18 @@ TEST(Recipe, ArgWithYamlSyntax_StaysAValue) {
   EXPECT_EQ(FieldsOf(recipe.modifiers()[0]).ignore[0], "a], block_size: 1, targets: [b");
 }
 
+TEST(Recipe, TextThatIsNotUtf8_IsRefusedWithItsLine) {
+  for (const char* text : {"\xff", "\xc0\x80", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                           "\xe2\x82", "\"\\ud800\""}) {
+    EXPECT_THAT(ErrorOf(Gptq(absl::StrCat("scheme: W4A16, targets: [", text, "]"))),
+                HasSubstr("r.yaml:3"))
+        << testing::PrintToString(std::string(text));
+    EXPECT_THAT(ErrorOf(Gptq(absl::StrCat("scheme: W4A16, ", text, ": 1"))), HasSubstr("r.yaml:3"));
+  }
+  EXPECT_EQ(ParsedGptq("scheme: W4A16, targets: [\"\xf0\x9f\x8e\x89 \xc3\xa9\"]").groups.size(),
+            1u);
+}
+
 TEST(Recipe, HostileText_IsRefusedQuickly) {
   std::string laughs = "args:\n  l0: &l0 [a, a, a, a, a, a, a, a, a, a]\n";
   for (int i = 1; i < 12; ++i) {

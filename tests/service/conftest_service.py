@@ -27,7 +27,7 @@ def root(tmp_path):
 @pytest.fixture
 def coordinator(root):
     """One with short terms, so that losses are found soon."""
-    with Coordinator(root, "--lease-ttl-ms", 6000, "--heartbeat-interval-ms", 500,
+    with Coordinator(root, "--lease-ttl-ms", 8000, "--heartbeat-interval-ms", 500,
                      "--rank-silence-ms", 5000, "--backoff-ms", 200) as started:
         yield started
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 
 import grpc
 
@@ -128,13 +129,15 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", **env):
-        command = [BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
+    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), **env):
+        command = [*wrap, BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
                        "odls_base_sigkill_timeout", 10, "-np", ranks, *command]
-        self.name = name
+        # Ranks are found by it: other tests may run pools of the same name beside this one.
+        self.mark = f"TEST_POOL={uuid.uuid4()}".encode()
+        env["TEST_POOL"] = self.mark.decode().split("=")[1]
         self.log = pathlib.Path(root) / f"pool-{name}.log"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(w) for w in command], stdout=log, stderr=log,
@@ -156,8 +159,8 @@ class Pool:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                is_rank = words[0].endswith(b"/llmc-worker") and self.name.encode() in words
+                is_rank = ((entry / "comm").read_text() == "llmc-worker\n" and
+                           self.mark in (entry / "environ").read_bytes().split(b"\0"))
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                 if is_rank and state != "Z":
                     found.append(int(entry.name))
@@ -216,17 +219,6 @@ def wait_for_end(stub, name, seconds=120):
     return wait_until(ended, f"{name} ends", seconds)
 
 
-def history(stub, name):
-    """Every event of a job that has ended, as a watcher who came first would see it."""
-    import base64  # noqa: F401
-
-    events = []
-    for message in stub.WatchJob(job_service_pb2.WatchJobRequest(name=name), timeout=30):
-        if message.HasField("event"):
-            events.append(message.event)
-    return events
-
-
 EDGES = {
     "UNSPECIFIED": {"QUEUED"}, "QUEUED": {"LEASED", "PAUSED", "CANCELLED"},
     "LEASED": {"RUNNING", "QUEUED", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"},
@@ -256,4 +248,11 @@ def check_history(events):
 
 
 def job_events(coordinator, name):
-    return json.loads(coordinator.read("/api/" + name))["events"]
+    """Every event that is kept, as the page reads them."""
+    events, after = [], 0
+    while True:
+        answer = json.loads(coordinator.read(f"/api/{name}?after={after}"))
+        events += answer["events"]
+        if not answer["more"]:
+            return events
+        after = events[-1]["sequence"]
