@@ -23,6 +23,7 @@
 #include "control/transition.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "llmc/parallel.h"
+#include "model/compute_device.h"
 #include "nlohmann/json.hpp"
 #include "pipeline/run.h"
 #include "pipeline/step_clock.h"
@@ -73,7 +74,7 @@ v1::PoolRank DescribeRank(const Collective& collective) {
   rank.set_rank(collective.rank());
   rank.set_host(HostName());
   rank.set_pid(getpid());
-  rank.set_device("cpu");
+  rank.set_device(ComputeDevice::NameOfChoice(collective.rank_on_host()));
   rank.set_memory_bytes(static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE) /
                         collective.ranks_on_host());
   rank.set_num_threads(NumThreads());

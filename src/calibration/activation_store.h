@@ -48,9 +48,9 @@ class ActivationStore {
 
  private:
   struct Slot {
-    HostTensor resident;            // U8 [size_bytes], or empty: spilled or pinned.
-    kernels::PinnedBuffer pinned;   // The same, when memory is pinned.
-    int64_t offset = 0;   // In the spill file.
+    HostTensor resident;           // U8 [size_bytes], or empty: spilled or pinned.
+    kernels::PinnedBuffer pinned;  // The same, when memory is pinned.
+    int64_t offset = 0;            // In the spill file.
     int64_t size_bytes = 0;
     bool is_resident = false;
   };

@@ -137,8 +137,7 @@ absl::Status HessianAccumulator::EndChunk() {
   }
   LLMC_ASSIGN_OR_RETURN(const at::Tensor exponents, ChunkExponents());
   LLMC_RETURN_IF_ERROR(CatchTorch("Hessian", [&] {
-    chunk_largest_ =
-        chunk_largest_.defined() ? at::maximum(chunk_largest_, exponents) : exponents;
+    chunk_largest_ = chunk_largest_.defined() ? at::maximum(chunk_largest_, exponents) : exponents;
   }));
   return AddChunk();
 }
@@ -146,9 +145,9 @@ absl::Status HessianAccumulator::EndChunk() {
 absl::StatusOr<const int16_t*> HessianAccumulator::DeviceExponents() {
   if (!device_exponents_.defined()) {
     const std::span<const int16_t> exponents(exponents_);
-    LLMC_ASSIGN_OR_RETURN(device_exponents_, device().Upload({DType::kI16,
-                                                              {in_features()},
-                                                              std::as_bytes(exponents)}));
+    LLMC_ASSIGN_OR_RETURN(
+        device_exponents_,
+        device().Upload({DType::kI16, {in_features()}, std::as_bytes(exponents)}));
   }
   return Elements<int16_t>(device_exponents_).data();
 }

@@ -64,9 +64,8 @@ absl::Status InputStatistics::DivideBy(std::span<const float> factors) {
   if (divisors_.empty()) divisors_.assign(factors.size(), 1.0);
   for (size_t i = 0; i < factors.size(); ++i) divisors_[i] *= factors[i];
   if (finished_.defined()) {
-    LLMC_RETURN_IF_ERROR(ScaleHessian(hessian->device(),
-                                      std::vector<double>(factors.begin(), factors.end()),
-                                      finished_));
+    LLMC_RETURN_IF_ERROR(ScaleHessian(
+        hessian->device(), std::vector<double>(factors.begin(), factors.end()), finished_));
   }
   if (channels == nullptr) return absl::OkStatus();
   channels->DivideBy(factors);

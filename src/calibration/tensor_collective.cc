@@ -26,8 +26,8 @@ absl::Status BroadcastTensor(Collective& host, const RankPlace& place, const at:
     return host.Broadcast({static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()}, root);
   }
   kernels::DeviceQueue& queue = *place.device->queue();
-  LLMC_RETURN_IF_ERROR(place.collective->Broadcast(
-      queue, tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes()), root));
+  LLMC_RETURN_IF_ERROR(place.collective->Broadcast(queue, tensor.data_ptr(),
+                                                   static_cast<int64_t>(tensor.nbytes()), root));
   return place.collective->Join(queue);
 }
 

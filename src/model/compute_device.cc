@@ -50,9 +50,8 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Choose(absl::strin
   if (num_devices > 0) {
     FixCublasWorkspace();
     MakeTorchDeterministic();
-    LLMC_ASSIGN_OR_RETURN(
-        std::unique_ptr<ComputeDevice> device,
-        OpenCuda(rank_on_host % num_devices, TorchStream::Purpose::kCompute));
+    LLMC_ASSIGN_OR_RETURN(std::unique_ptr<ComputeDevice> device,
+                          OpenCuda(rank_on_host % num_devices, TorchStream::Purpose::kCompute));
     device->current_ = std::make_unique<TorchStream::Scope>(*device->stream_);
     return device;
   }
@@ -60,6 +59,13 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Choose(absl::strin
     return absl::InvalidArgumentError(absl::StrCat("--device cuda: ", kernels::WhyNoDevice()));
   }
   return std::unique_ptr<ComputeDevice>(new ComputeDevice);
+}
+
+std::string ComputeDevice::NameOfChoice(int rank_on_host) {
+  const int num_devices = kernels::NumDevices();
+  if (num_devices == 0) return "cpu";
+  const auto facts = kernels::FactsOfDevice(rank_on_host % num_devices);
+  return facts.ok() ? absl::StrCat("cuda (", facts->name, ")") : "cpu";
 }
 
 std::string ComputeDevice::WhyHost(absl::string_view wanted) {
@@ -125,15 +131,15 @@ absl::Status ComputeDevice::Download(const at::Tensor& tensor, std::span<std::by
   at::Tensor dense;
   LLMC_RETURN_IF_ERROR(CatchTorch(name_, [&] { dense = tensor.contiguous(); }));
   if (dense.nbytes() != host.size()) {
-    return absl::InternalError(absl::StrCat("download of ", dense.nbytes(), " bytes, expected ",
-                                            host.size()));
+    return absl::InternalError(
+        absl::StrCat("download of ", dense.nbytes(), " bytes, expected ", host.size()));
   }
   if (is_host()) {
     std::memcpy(host.data(), dense.const_data_ptr(), host.size());
     return absl::OkStatus();
   }
-  LLMC_RETURN_IF_ERROR(queue_->CopyToHost(dense.const_data_ptr(),
-                                          static_cast<int64_t>(host.size()), host.data()));
+  LLMC_RETURN_IF_ERROR(
+      queue_->CopyToHost(dense.const_data_ptr(), static_cast<int64_t>(host.size()), host.data()));
   return queue_->Synchronize();
 }
 

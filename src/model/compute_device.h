@@ -40,6 +40,9 @@ class ComputeDevice {
   static absl::StatusOr<std::unique_ptr<ComputeDevice>> Choose(absl::string_view wanted,
                                                                int rank_on_host);
 
+  // The name of what Choose("auto") takes.
+  static std::string NameOfChoice(int rank_on_host);
+
   // Why "auto" took the host though this program can use CUDA; empty: it did not, or
   // cannot.
   static std::string WhyHost(absl::string_view wanted);
@@ -88,7 +91,7 @@ class ComputeDevice {
                                                                  TorchStream::Purpose purpose);
 
   at::Device torch_device_;
-  std::unique_ptr<TorchStream> stream_;           // Outlives the queue.
+  std::unique_ptr<TorchStream> stream_;          // Outlives the queue.
   std::unique_ptr<TorchStream::Scope> current_;  // On the thread of Choose.
   std::unique_ptr<kernels::DeviceQueue> queue_;
   std::string name_;

@@ -67,14 +67,13 @@ absl::StatusOr<at::Tensor> ReadDense(const TensorReader& reader, const std::stri
                                      const Shape& shape, const LayerPlacement& placement) {
   LLMC_ASSIGN_OR_RETURN(const at::Tensor tensor, reader(name));
   if (tensor.sizes().vec() != shape) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": shape ",
-                                                   ShapeString(tensor.sizes().vec()),
-                                                   ", expected ", ShapeString(shape)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, ": shape ", ShapeString(tensor.sizes().vec()), ", expected ", ShapeString(shape)));
   }
   LLMC_ASSIGN_OR_RETURN(const DType dtype, DTypeFrom(tensor.scalar_type()));
   if (!IsDenseFloat(dtype)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name, ": dtype ", SafetensorsName(dtype), ", expected F64, F32, F16 or BF16"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": dtype ", SafetensorsName(dtype), ", expected F64, F32, F16 or BF16"));
   }
   at::Tensor loaded;
   LLMC_RETURN_IF_ERROR(
@@ -209,8 +208,8 @@ at::Tensor DecoderLayer::Impl::Attend(const AttentionStates& states, bool differ
   at::Tensor value = states.value;
   // Of LibTorch's CUDA kernels only flash attention, which takes 16-bit types and no mask,
   // knows shared heads; without it the others would fall back to whole score matrices.
-  const bool repeats = !placement.host_kernels &&
-                       (mask.has_value() || states.query.scalar_type() == at::kFloat);
+  const bool repeats =
+      !placement.host_kernels && (mask.has_value() || states.query.scalar_type() == at::kFloat);
   if (repeats) {
     const int64_t queries_per_key = states.query.size(0) / key.size(0);
     key = at::repeat_interleave(key, queries_per_key, 0);

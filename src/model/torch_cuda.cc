@@ -8,9 +8,7 @@ namespace llmc {
 
 bool HasTorchCuda() { return true; }
 
-at::Device TorchCudaDevice(int index) {
-  return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
-}
+at::Device TorchCudaDevice(int index) { return {at::kCUDA, static_cast<c10::DeviceIndex>(index)}; }
 
 struct TorchStream::Impl {
   c10::cuda::CUDAStream stream;
@@ -38,8 +36,7 @@ TorchStream::Scope::~Scope() = default;
 int64_t TorchCudaIdleBytes(int index) {
   const auto stats =
       c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(index));
-  constexpr auto kAll =
-      static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   return stats.reserved_bytes[kAll].current - stats.allocated_bytes[kAll].current;
 }
 

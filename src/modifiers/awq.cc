@@ -117,7 +117,8 @@ absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
                           WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
     LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
                           WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
-    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.place.device, from, to, hessian));
+    LLMC_ASSIGN_OR_RETURN(const double error,
+                          OutputErrorOf(*change.place.device, from, to, hessian));
     loss += error;
   }
   return loss;

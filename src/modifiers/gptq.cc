@@ -101,16 +101,15 @@ absl::StatusOr<double> SolveRows(const ComputeDevice& device, const RowRange& mi
                                  SolvedModule& solved) {
   if (mine.count() == 0) return 0.0;
   HostTensor& weight = solved.weight;
-  LLMC_ASSIGN_OR_RETURN(const SolverGrid grid,
-                        MakeSolverGrid(device, solved.grid, *solved.planned->scheme->weights,
-                                       weight.shape()));
-  LLMC_ASSIGN_OR_RETURN(const at::Tensor rows,
-                        WidenRows(device, weight, mine.begin, mine.count()));
+  LLMC_ASSIGN_OR_RETURN(
+      const SolverGrid grid,
+      MakeSolverGrid(device, solved.grid, *solved.planned->scheme->weights, weight.shape()));
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor rows, WidenRows(device, weight, mine.begin, mine.count()));
   at::Tensor order;
   if (!factor.order.empty()) {
     const std::span<const int32_t> columns(factor.order);
-    LLMC_ASSIGN_OR_RETURN(
-        order, device.Upload({DType::kI32, {weight.dim(1)}, std::as_bytes(columns)}));
+    LLMC_ASSIGN_OR_RETURN(order,
+                          device.Upload({DType::kI32, {weight.dim(1)}, std::as_bytes(columns)}));
   }
   kernels::GptqProblem problem;
   problem.rows = mine.count();
@@ -118,8 +117,7 @@ absl::StatusOr<double> SolveRows(const ComputeDevice& device, const RowRange& mi
   problem.in_features = weight.dim(1);
   problem.weight = static_cast<float*>(rows.data_ptr());
   problem.inverse_factor = Floats(factor.upper);
-  problem.order =
-      order.defined() ? static_cast<const int32_t*>(order.const_data_ptr()) : nullptr;
+  problem.order = order.defined() ? static_cast<const int32_t*>(order.const_data_ptr()) : nullptr;
   problem.grid = grid.view;
   LLMC_ASSIGN_OR_RETURN(
       const kernels::GptqResult result,
@@ -198,8 +196,8 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
                               OutputEnergy(*layer.place.device, weight, hessian));
       }
       LLMC_RETURN_IF_ERROR(
-          At(group.name, FactorOwned({*layer.place.device, ordered, fields_.dampening_frac},
-                                     set.factor)));
+          At(group.name,
+             FactorOwned({*layer.place.device, ordered, fields_.dampening_frac}, set.factor)));
     }
     if (layer.is_last) group.statistics->ForgetHessian();
   }

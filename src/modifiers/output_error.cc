@@ -25,8 +25,9 @@ absl::StatusOr<double> OutputErrorOf(const ComputeDevice& device, const at::Tens
     return kernels::OutputError(Floats(dense), other, rows, columns, Floats(hessian));
   }
   LLMC_ASSIGN_OR_RETURN(const at::Tensor errors, device.New(at::kDouble, {rows}));
-  const kernels::OutputErrorCall call = {Floats(dense),   other, rows, columns, Floats(hessian),
-                                         static_cast<double*>(errors.data_ptr())};
+  const kernels::OutputErrorCall call = {
+      Floats(dense), other,           rows,
+      columns,       Floats(hessian), static_cast<double*>(errors.data_ptr())};
   LLMC_RETURN_IF_ERROR(kernels::OutputErrors(call, *device.queue()));
   LLMC_ASSIGN_OR_RETURN(const HostTensor by_row, device.Download(errors));
   return std::accumulate(by_row.as<double>(), by_row.as<double>() + rows, 0.0);
@@ -44,8 +45,7 @@ absl::StatusOr<double> OutputEnergy(const ComputeDevice& device, const HostTenso
                 weight.bytes().data() + i * rows / sampled * row_bytes, row_bytes);
   }
   LLMC_ASSIGN_OR_RETURN(const at::Tensor dense, WidenRows(device, sample, 0, sampled));
-  LLMC_ASSIGN_OR_RETURN(const double energy,
-                        OutputErrorOf(device, dense, at::Tensor(), hessian));
+  LLMC_ASSIGN_OR_RETURN(const double energy, OutputErrorOf(device, dense, at::Tensor(), hessian));
   return energy * static_cast<double>(rows) / static_cast<double>(sampled);
 }
 

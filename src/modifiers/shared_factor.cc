@@ -57,8 +57,8 @@ absl::StatusOr<Factorization> Factor(const FactorRequest& request, const at::Ten
       kernels::FactorInverseHessian(static_cast<const float*>(hessian.const_data_ptr()), n,
                                     factor.order, options, *device.queue()));
   device.SampleMemory();
-  return Factorization{device.Adopt(std::move(made.upper), at::kFloat, {n, n}),
-                       made.dampening_frac, made.lambda};
+  return Factorization{device.Adopt(std::move(made.upper), at::kFloat, {n, n}), made.dampening_frac,
+                       made.lambda};
 }
 
 }  // namespace

@@ -30,8 +30,8 @@ absl::StatusOr<kernels::SparseGptResult> Solve(const ComputeDevice& device,
                                                const kernels::SparseGptOptions& options) {
   if (device.is_host()) return kernels::SparseGptSolve(problem, options);
   LLMC_ASSIGN_OR_RETURN(const RowSums sums, RowSums::New(device, problem.rows));
-  LLMC_RETURN_IF_ERROR(kernels::SparseGptSolve(problem, options, sums.loss(), sums.change(),
-                                               *device.queue()));
+  LLMC_RETURN_IF_ERROR(
+      kernels::SparseGptSolve(problem, options, sums.loss(), sums.change(), *device.queue()));
   LLMC_ASSIGN_OR_RETURN(const RowSums::Totals totals, sums.Add(device));
   return kernels::SparseGptResult{totals.loss, totals.change};
 }
@@ -66,8 +66,8 @@ absl::Status SparseGptTransform::FactorGroups(std::span<InputGroup> groups,
                             OutputEnergy(*change.place.device, *weight, hessian));
     }
     LLMC_RETURN_IF_ERROR(
-        At(group.name, FactorOwned({*change.place.device, false, fields_.dampening_frac},
-                                   group.factor)));
+        At(group.name,
+           FactorOwned({*change.place.device, false, fields_.dampening_frac}, group.factor)));
   }
   return absl::OkStatus();
 }

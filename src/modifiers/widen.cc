@@ -83,8 +83,9 @@ absl::StatusOr<at::Tensor> WidenRows(const ComputeDevice& device, const HostTens
   at::Tensor rows;
   if (device.is_host()) {
     HostTensor wide = Widen(weight, first_row * columns, num_rows * columns);
-    LLMC_RETURN_IF_ERROR(CatchTorch(
-        "weight", [&] { rows = ToTorch(std::move(wide)).view({num_rows, columns}); }));
+    LLMC_RETURN_IF_ERROR(CatchTorch("weight", [&] {
+      rows = ToTorch(std::move(wide)).view({num_rows, columns});
+    }));
     return rows;
   }
   const auto bytes = weight.bytes().subspan(first_row * row_bytes, num_rows * row_bytes);
@@ -102,10 +103,9 @@ absl::Status NarrowRows(const ComputeDevice& device, const at::Tensor& rows, int
     return absl::OkStatus();
   }
   at::Tensor narrow;
-  LLMC_RETURN_IF_ERROR(
-      CatchTorch("weight", [&] { narrow = rows.to(TorchType(weight.dtype())); }));
-  return device.Download(narrow, weight.bytes().subspan(first * ElementSize(weight.dtype()),
-                                                        narrow.nbytes()));
+  LLMC_RETURN_IF_ERROR(CatchTorch("weight", [&] { narrow = rows.to(TorchType(weight.dtype())); }));
+  return device.Download(
+      narrow, weight.bytes().subspan(first * ElementSize(weight.dtype()), narrow.nbytes()));
 }
 
 void ScaleColumns(std::span<const float> factors, HostTensor& tensor) {

@@ -451,9 +451,8 @@ class LayerWalk {
     write_ = std::make_unique<UnitWrite>(std::move(work));
     write_->writes.unit = write_->work.unit;
     if (!run_.device.is_host()) {
-      write_->writing = std::async(std::launch::async, [this, write = write_.get()] {
-        return WriteAndSync(*write);
-      });
+      write_->writing = std::async(std::launch::async,
+                                   [this, write = write_.get()] { return WriteAndSync(*write); });
       return absl::OkStatus();
     }
     const std::unique_ptr<UnitWrite> write = std::move(write_);

@@ -69,8 +69,8 @@ absl::StatusOr<std::unique_ptr<HiddenStates>> HiddenStates::Embed(const RunState
   auto states = std::unique_ptr<HiddenStates>(new HiddenStates(run));
   states->compute_dtype_ = compute_dtype;
   states->Place(chunks, run.device.is_host() ? 0 : run.estimate.device_activation_bytes);
-  LLMC_ASSIGN_OR_RETURN(states->store_, ActivationStore::Create(std::move(states->store_sizes_),
-                                                                StoreOptions(run)));
+  LLMC_ASSIGN_OR_RETURN(
+      states->store_, ActivationStore::Create(std::move(states->store_sizes_), StoreOptions(run)));
   const std::span<const int64_t> mine(states->mine_);
   for (size_t first = 0; first < mine.size(); first += kEmbeddedAtOnce) {
     const size_t count = std::min(kEmbeddedAtOnce, mine.size() - first);
@@ -86,9 +86,8 @@ absl::Status HiddenStates::EmbedSamples(const RunState& run, std::span<const int
   absl::Status status;
   const auto store = [&](size_t i) {
     absl::Status stored;
-    stored.Update(CatchTorch("embedding", [&] {
-      stored = StoreSample(samples[i], ToTorch(std::move(rows[i])));
-    }));
+    stored.Update(CatchTorch(
+        "embedding", [&] { stored = StoreSample(samples[i], ToTorch(std::move(rows[i]))); }));
     return stored;
   };
   ParallelFor(static_cast<int64_t>(samples.size()), [&](int64_t i) {
@@ -125,8 +124,8 @@ absl::StatusOr<HostTensor> HiddenStates::EmbedSample(const RunState& run, int64_
 
 absl::StatusOr<at::Tensor> HiddenStates::Load(int64_t sample) const {
   if (on_device_[sample].defined()) return on_device_[sample].to(compute_dtype_);
-  LLMC_ASSIGN_OR_RETURN(at::Tensor hidden, device_.New(TorchType(stored_dtype_),
-                                                       {tokens_[sample], hidden_size_}));
+  LLMC_ASSIGN_OR_RETURN(at::Tensor hidden,
+                        device_.New(TorchType(stored_dtype_), {tokens_[sample], hidden_size_}));
   const int64_t slot = slot_of_sample_[sample];
   const std::span<std::byte> bytes(static_cast<std::byte*>(hidden.data_ptr()), hidden.nbytes());
   if (device_.is_host()) {

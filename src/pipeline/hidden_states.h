@@ -51,9 +51,9 @@ class HiddenStates {
 
   const ComputeDevice& device_;
   std::unique_ptr<ActivationStore> store_;
-  std::vector<int64_t> mine_;           // This rank's samples.
-  std::vector<int64_t> store_sizes_;    // Of the samples in `store_`.
-  std::vector<at::Tensor> on_device_;   // [num_samples]; undefined: elsewhere.
+  std::vector<int64_t> mine_;            // This rank's samples.
+  std::vector<int64_t> store_sizes_;     // Of the samples in `store_`.
+  std::vector<at::Tensor> on_device_;    // [num_samples]; undefined: elsewhere.
   std::vector<int64_t> slot_of_sample_;  // [num_samples], in `store_`; -1: not there.
   std::vector<int64_t> tokens_;          // [num_samples]
   int64_t device_bytes_ = 0;

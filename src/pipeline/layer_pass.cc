@@ -225,8 +225,7 @@ class Capture {
   template <typename T>
   absl::StatusOr<std::vector<T>> Numbers(const at::Tensor& tensor) const {
     std::vector<T> numbers(tensor.numel());
-    LLMC_RETURN_IF_ERROR(
-        run_.device.Download(tensor, std::as_writable_bytes(std::span(numbers))));
+    LLMC_RETURN_IF_ERROR(run_.device.Download(tensor, std::as_writable_bytes(std::span(numbers))));
     return numbers;
   }
 

@@ -192,8 +192,7 @@ class JobRun {
       extent.longest = std::max(extent.longest, static_cast<int64_t>(row.size()));
     }
     const Ranks ranks{collective_.world_size(), NumThreads()};
-    run_.estimate =
-        EstimatePlan(plan_, extent, ranks, job_.memory_budget_bytes, DeviceBudget());
+    run_.estimate = EstimatePlan(plan_, extent, ranks, job_.memory_budget_bytes, DeviceBudget());
     const Ranks on_host{collective_.ranks_on_host(), NumThreads()};
     return CheckResources(job_, run_.estimate, on_host);
   }

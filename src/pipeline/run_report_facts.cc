@@ -87,15 +87,14 @@ std::string ReproduceCommand(const Job& job, int world_size) {
   for (const std::string& dataset : job.datasets) {
     absl::StrAppend(&command, " --dataset ", Quoted(dataset));
   }
-  absl::StrAppend(&command, " --num-calibration-samples ", job.num_calibration_samples,
-                  " --max-seq-length ", job.max_seq_length, " --text-column ",
-                  Quoted(job.text_column), " --seed ", job.seed,
-                  job.shuffle ? " --shuffle" : " --no-shuffle", " --device ", job.device,
-                  " --compute-dtype ",
-                  job.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32",
-                  " --quotient-rounding ",
-                  job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
-                  " --max-shard-size ", job.max_shard_bytes);
+  absl::StrAppend(
+      &command, " --num-calibration-samples ", job.num_calibration_samples, " --max-seq-length ",
+      job.max_seq_length, " --text-column ", Quoted(job.text_column), " --seed ", job.seed,
+      job.shuffle ? " --shuffle" : " --no-shuffle", " --device ", job.device, " --compute-dtype ",
+      job.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32",
+      " --quotient-rounding ",
+      job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
+      " --max-shard-size ", job.max_shard_bytes);
   if (job.sparse_format) {
     absl::StrAppend(&command, " --sparse-format ", SparseFormatName(*job.sparse_format));
   }

@@ -218,15 +218,15 @@ int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
   const int64_t weights = layer.weights * compute_size + layer.source_bytes;
   const int64_t tokens = kDevicePackTokens + extent.longest;
   const int64_t in_flight =
-      tokens * ((layer.input_features + 6 * hidden + 4 * plan.model->intermediate_size) *
-                    compute_size +
-                3 * hidden * 4);
+      tokens *
+      ((layer.input_features + 6 * hidden + 4 * plan.model->intermediate_size) * compute_size +
+       3 * hidden * 4);
   const int64_t totals = layer.hessian_elements / 2 * 8;
   const int64_t capture = totals + layer.hessian_elements / 2 * 4 + in_flight;
   // The Hessian, its reversed copy, the factor, and one more while they are copied; the
   // weight as float32, as it is stored, and its blocks' errors.
-  const int64_t solve = totals + 4 * layer.largest_input * layer.largest_input * 4 +
-                        3 * layer.largest_weight * 4;
+  const int64_t solve =
+      totals + 4 * layer.largest_input * layer.largest_input * 4 + 3 * layer.largest_weight * 4;
   const int64_t search = totals + in_flight + layer.candidate_bytes;
   return kDeviceLibraryBytes + weights + std::max({capture, solve, search});
 }

@@ -32,7 +32,7 @@ struct Job {
   std::optional<int64_t> memory_budget_bytes;  // Host memory of one rank.
   // Of the CUDA device of one rank; also bounded by what is free.
   std::optional<int64_t> device_memory_budget_bytes;
-  std::string work_dir;                        // Spilled activations; empty: $TMPDIR or /tmp.
+  std::string work_dir;  // Spilled activations; empty: $TMPDIR or /tmp.
   int64_t max_shard_bytes = 5'000'000'000;
   std::string device = "auto";  // "auto", "cpu" or "cuda".
   ComputeDType compute_dtype = ComputeDType::kAuto;

@@ -122,10 +122,10 @@ struct Ranks {
 
 // Bytes and seconds, computed before any work.
 struct Estimate {
-  int64_t peak_memory_bytes = 0;    // Resident memory of one rank, activations kept in memory.
-  int64_t min_memory_bytes = 0;     // The same with all activations spilled.
-  int64_t activation_bytes = 0;     // Of one rank.
-  int64_t spilled_bytes = 0;        // Of one rank, under the budget.
+  int64_t peak_memory_bytes = 0;  // Resident memory of one rank, activations kept in memory.
+  int64_t min_memory_bytes = 0;   // The same with all activations spilled.
+  int64_t activation_bytes = 0;   // Of one rank.
+  int64_t spilled_bytes = 0;      // Of one rank, under the budget.
   // On the CUDA device of one rank; 0 without one. Beside its activations: a layer and the
   // next one's weights, statistics, what is in flight, solving.
   int64_t device_memory_bytes = 0;

@@ -87,6 +87,10 @@ std::string MemoryText(const RunReport& report, const Headline& headline) {
     }
     absl::StrAppend(&text, ")");
   }
+  if (report.device_peak_bytes > 0) {
+    absl::StrAppend(&text, ", device ", FormatByteSize(report.device_peak_bytes), "  (plan ",
+                    FormatByteSize(report.planned_device_peak_bytes), ")");
+  }
   return text;
 }
 

@@ -62,6 +62,8 @@ class Validation {
     CheckRange("max_seq_length", spec.has_max_seq_length(), spec.max_seq_length(), {1, 16'777'216});
     CheckRange("memory_budget_bytes", spec.has_memory_budget_bytes(), spec.memory_budget_bytes(),
                {1, int64_t{1} << 50});
+    CheckRange("device_memory_budget_bytes", spec.has_device_memory_budget_bytes(),
+               spec.device_memory_budget_bytes(), {1, int64_t{1} << 50});
     CheckRange("max_shard_bytes", spec.has_max_shard_bytes(), spec.max_shard_bytes(),
                {1, int64_t{1} << 50});
     CheckRange("eval_num_windows", spec.has_eval_num_windows(), spec.eval_num_windows(),

@@ -63,7 +63,9 @@ const std::vector<float> kFactors = {0.5f, 3.0f, 1.0f, 10.0f, 0.01f, 1.7f};
 void ExpectSameHessian(InputStatistics& a, InputStatistics& b) {
   for (int64_t i = 0; i < kChannels * kChannels; ++i) {
     const float expected = static_cast<const float*>(b.Hessian()->const_data_ptr())[i];
-    EXPECT_NEAR(static_cast<const float*>(a.Hessian()->const_data_ptr())[i], expected, 1e-5 * std::fabs(expected) + 1e-4) << i;
+    EXPECT_NEAR(static_cast<const float*>(a.Hessian()->const_data_ptr())[i], expected,
+                1e-5 * std::fabs(expected) + 1e-4)
+        << i;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/equal.h"
 #include "ATen/ops/linear.h"
 #include "ATen/ops/ones_like.h"
@@ -143,6 +144,31 @@ TEST(DecoderLayer, ReplacedCacheStates_AreUsed) {
   ZeroValues zero;
   LoadLayer(model, 0).Forward(Hidden(model, 4), {.taps = &zero});
   EXPECT_EQ(zero.attended, 0.0);
+}
+
+// With the host's kernels and, as on a device, with LibTorch's operations alone.
+TEST(DecoderLayer, SeveralSamplesAtOnce_GiveWhatEachGivesAlone) {
+  c10::InferenceMode no_gradients;
+  for (const char* name : {"llama_biases", "mistral_sliding", "qwen3_plain"}) {
+    const SmallModel model = OpenSmallModel(name);
+    for (const bool host_kernels : {true, false}) {
+      LayerPlacement placement;
+      placement.host_kernels = host_kernels;
+      const auto layer =
+          DecoderLayer::Load(model.spec, 0, WeightSource::Reader(model.source), placement);
+      ASSERT_TRUE(layer.ok()) << layer.status();
+      const std::vector<int64_t> lengths = {11, 1, 16};
+      std::vector<at::Tensor> samples;
+      std::vector<at::Tensor> alone;
+      for (const int64_t tokens : lengths) {
+        samples.push_back(Hidden(model, tokens));
+        alone.push_back(layer->Forward(samples.back(), {}));
+      }
+      const at::Tensor together = layer->Forward(at::cat(samples), {.lengths = lengths});
+      const at::Tensor difference = (together - at::cat(alone)).abs().max();
+      EXPECT_LT(difference.item<float>(), 1e-4) << name << " " << host_kernels;
+    }
+  }
 }
 
 TEST(DecoderLayer, SetWeight_UsedByTheNextForward) {
