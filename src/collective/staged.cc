@@ -11,7 +11,7 @@ using kernels::DeviceQueue;
 using kernels::PinnedBuffer;
 
 // Pinned memory is dear; larger operands pass through it in pieces.
-constexpr int64_t kPieceBytes = int64_t{32} << 20;
+constexpr int64_t kPieceBytes = int64_t{8} << 20;
 
 class StagedDeviceCollective final : public DeviceCollective {
  public:

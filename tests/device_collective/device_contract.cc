@@ -42,7 +42,7 @@ struct DeviceNumbers {
 absl::Status CheckSums(DeviceCollective& world, DeviceQueue& queue) {
   const int64_t n = world.world_size();
   // Longer than a piece of any transport, and not a multiple of one.
-  for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{4'200'001}}) {
+  for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{1'100'001}}) {
     std::vector<int64_t> given(size);
     for (int64_t i = 0; i < size; ++i) given[i] = (i << 20) + world.rank();
     LLMC_ASSIGN_OR_RETURN(DeviceNumbers numbers, DeviceNumbers::From(queue, given));
