@@ -20,11 +20,13 @@ def second_moments(model, rows):
         x = x.reshape(-1, x.shape[-1]).double()
         moments[name] = moments.get(name, 0) + x.T @ x
 
-    for name, module in linears(model).items():
-        module.register_forward_hook(lambda m, inputs, y, name=name: add(name, inputs[0]))
+    hooks = [module.register_forward_hook(lambda m, inputs, y, name=name: add(name, inputs[0]))
+             for name, module in linears(model).items()]
     with torch.no_grad():
         for row in rows:
             model(torch.tensor([row]))
+    for hook in hooks:
+        hook.remove()
     return moments
 
 

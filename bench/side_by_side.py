@@ -54,21 +54,21 @@ log = open(sys.argv[1], "w")
 start = time.monotonic()
 process = subprocess.Popen(sys.argv[2:], stdout=log, stderr=log)
 _, status, usage = os.wait4(process.pid, 0)
-print(time.monotonic() - start, usage.ru_maxrss * 1024, status)
+print(time.monotonic() - start, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime, status)
 """
 
 
 def measure(command, **extra):
-    """Wall seconds and peak resident bytes of a whole command, children included."""
+    """Wall seconds, peak resident bytes and CPU seconds of a whole command with its children."""
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                        HF_HUB_OFFLINE="1", **{k: str(v) for k, v in extra.items()})
     log = WORK / "log.txt"
     run = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, log, *map(str, command)],
                          capture_output=True, text=True, check=True, env=environment)
-    seconds, peak, status = run.stdout.split()
+    seconds, peak, cpu, status = run.stdout.split()
     if status != "0":
         sys.exit(f"{' '.join(map(str, command))}: failed\n{log.read_text()[-3000:]}")
-    return float(seconds), int(peak)
+    return float(seconds), int(peak), float(cpu)
 
 
 def write_recipe(name):
@@ -196,6 +196,7 @@ def side_by_side(label, model, rows, held, names, repeats):
         # Smoothed weights have another basis: their errors cannot be compared so.
         error = output_error_ratio(model, rows, ours, theirs) if name.startswith("GPTQ") else ""
         lines.append(f"| {label} | {name} | {mine[0]:.1f} s | {peer[0]:.1f} s | {ratio:.1f}x | "
+                     f"{mine[2]:.1f} s | {peer[2]:.1f} s | "
                      f"{mine[1] / 1e6:.0f} MB | {peer[1] / 1e6:.0f} MB | {peer[1] / mine[1]:.1f}x | "
                      f"{ppl[0]:.3f} | {ppl[1]:.3f} | {error} |")
         print(lines[-1], flush=True)
@@ -224,6 +225,22 @@ def rank_scaling(model, rows, repeats):
             f"{two / one:.2f}x |"]
 
 
+def smoothing_cost(model, rows, repeats):
+    """Wall seconds of W8A8 runs with SmoothQuant before them and without, in turns."""
+    lines = ["| recipe | alone | after SmoothQuant | ratio |", "|---|---|---|---|"]
+    for name in ("RTN W8A8", "GPTQ W8A8"):
+        recipes = write_recipe(name), write_recipe(f"SmoothQuant 0.8 + {name}")
+        times = [[], []]
+        for _ in range(repeats):
+            for recipe, taken in zip(recipes, times):
+                # Rounding to nearest alone reads no data.
+                calibrated = name != "RTN W8A8" or recipe is recipes[1]
+                taken.append(measure(llmc_command(model, recipe, rows, WORK / "ours", calibrated))[0])
+        alone, smoothed = map(min, times)
+        lines.append(f"| {name} | {alone:.2f} s | {smoothed:.2f} s | {smoothed / alone:.2f}x |")
+    return lines
+
+
 def write_table(text):
     page = ROOT / "docs/benchmarks.md"
     before, _, rest = page.read_text().partition("<!-- begin -->")
@@ -235,18 +252,30 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="the shipped model only")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--pruning", action="store_true", help="print the rows of pruning alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE",
+                        help=f"print the rows of these alone: {', '.join(RECIPES)}")
+    parser.add_argument("--model", choices=["shipped", "twin", "compute-bound"], default="shipped",
+                        help="of --only")
+    parser.add_argument("--rows", type=int, default=64, help="calibration rows of 512 tokens")
+    parser.add_argument("--smoothing-cost", action="store_true",
+                        help="print what SmoothQuant adds to the run that it precedes")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    rows, held = text_rows(64, 512)
+    rows, held = text_rows(arguments.rows, 512)
     shipped = ROOT / "examples/tiny-llama"
-    table = ["| model | recipe | llmc | llmcompressor | faster | llmc peak | its peak | smaller | "
-             "llmc perplexity | its perplexity | output error, of its |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    table = ["| model | recipe | llmc | llmcompressor | faster | llmc CPU | its CPU | llmc peak | its peak | "
+             "smaller | llmc perplexity | its perplexity | output error, of its |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     written = written_rows(shipped, 48, 512)
-    if arguments.pruning:
-        side_by_side("shipped", shipped, rows, written, list(PRUNING), arguments.repeats)
-        side_by_side("compute-bound", random_model(), rows, held, list(PRUNING)[:2], arguments.repeats)
+    if arguments.smoothing_cost:
+        print("\n".join(smoothing_cost(make_twin(shipped, WORK / "twin"), rows, arguments.repeats)))
+        return
+    if arguments.only:
+        print("\n".join(table))
+        model = {"shipped": lambda: shipped, "twin": lambda: make_twin(shipped, WORK / "twin"),
+                 "compute-bound": random_model}[arguments.model]()
+        side_by_side(arguments.model, model, rows, held if arguments.model == "compute-bound"
+                     else written, arguments.only, arguments.repeats)
         return
     table += side_by_side("shipped", shipped, rows, written, [*PLAIN, *PRUNING], arguments.repeats)
     twin = make_twin(shipped, WORK / "twin")

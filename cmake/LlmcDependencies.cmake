@@ -41,16 +41,31 @@ foreach(folder ATen c10 torch caffe2)
 endforeach()
 file(GLOB torch_site_lib_dirs ${LLMC_TORCH_DIR}/../nvidia/*/lib)
 
+# Where LibTorch and the CUDA libraries that come with it lie.
+add_library(llmc_torch_rpaths INTERFACE)
+target_link_options(llmc_torch_rpaths INTERFACE -Wl,-rpath,${LLMC_TORCH_DIR}/lib)
+foreach(dir ${torch_site_lib_dirs})
+  target_link_options(llmc_torch_rpaths INTERFACE -Wl,-rpath,${dir} -Wl,-rpath-link,${dir})
+endforeach()
+
 # libtorch_cpu.so carries MKL; `llmc_blas` is that library without LibTorch's headers.
 add_library(llmc_blas INTERFACE)
 target_link_libraries(llmc_blas INTERFACE ${LLMC_TORCH_DIR}/lib/libtorch_cpu.so ${LLMC_TORCH_DIR}/lib/libc10.so)
-target_link_options(llmc_blas INTERFACE -Wl,-rpath,${LLMC_TORCH_DIR}/lib)
-foreach(dir ${torch_site_lib_dirs})
-  target_link_options(llmc_blas INTERFACE -Wl,-rpath,${dir} -Wl,-rpath-link,${dir})
-endforeach()
+target_link_libraries(llmc_blas INTERFACE llmc_torch_rpaths)
 add_library(llmc_torch INTERFACE)
 target_include_directories(llmc_torch SYSTEM INTERFACE ${torch_links})
 target_link_libraries(llmc_torch INTERFACE llmc_blas)
+if(LLMC_CUDA)
+  # Its operators register themselves when it is loaded; no symbol of it need be used.
+  target_link_libraries(llmc_torch INTERFACE
+    -Wl,--push-state,--no-as-needed,${LLMC_TORCH_DIR}/lib/libtorch_cuda.so,${LLMC_TORCH_DIR}/lib/libc10_cuda.so,--pop-state)
+  find_path(NCCL_INCLUDE_DIR nccl.h REQUIRED
+    HINTS ${LLMC_TORCH_DIR}/../nvidia/nccl/include ${CUDAToolkit_INCLUDE_DIRS})
+  find_file(NCCL_LIBRARY libnccl.so.2 REQUIRED
+    HINTS ${LLMC_TORCH_DIR}/../nvidia/nccl/lib ${CUDAToolkit_LIBRARY_DIR})
+  add_library(llmc_nccl INTERFACE)
+  target_link_libraries(llmc_nccl INTERFACE ${NCCL_LIBRARY} $<LINK_ONLY:CUDA::cudart> llmc_torch_rpaths)
+endif()
 
 # Debian's cpp-httplib has no CMake package; it is built with OpenSSL.
 find_library(HTTPLIB_LIBRARY cpp-httplib REQUIRED)

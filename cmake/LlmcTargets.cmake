@@ -1,4 +1,5 @@
 # llmc_library(NAME DEPS...): one static library per folder, from every .cc in it.
+# NAME_cuda.cc needs CUDA's headers and is built with LLMC_CUDA only; no_cuda.cc without.
 # llmc_test(FOLDER DEPS...): one test program from tests/FOLDER/*_test.cc.
 
 find_program(CCACHE ccache)
@@ -13,9 +14,11 @@ target_include_directories(llmc_options INTERFACE
   ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
 # No contraction: a fused multiply-add rounds once where the formats of
 # compressed-tensors round twice. Kernels that want it ask for it by name.
-target_compile_options(llmc_options INTERFACE -Wall -Wextra -Werror -ffp-contract=off
-  # GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
-  -Wno-restrict)
+# GCC 12 reports overlaps in std::string that cannot happen (GCC bug 105329).
+target_compile_options(llmc_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-ffp-contract=off;-Wno-restrict>"
+  # nvcc's own preprocessor and stubs are not free of warnings.
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
 target_link_options(llmc_options INTERFACE -fuse-ld=lld -Wl,--as-needed)
 if(LLMC_FUZZ)
   target_compile_options(llmc_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
@@ -34,6 +37,19 @@ endif()
 
 function(llmc_library name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(LLMC_CUDA)
+    list(FILTER sources EXCLUDE REGEX "/no_cuda\\.cc$")
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_cuda.cc)
+    # Of these files alone, so that the others compile like those of the other presets.
+    list(TRANSFORM CUDAToolkit_INCLUDE_DIRS PREPEND -isystem OUTPUT_VARIABLE cuda_headers)
+    set_source_files_properties(${cuda_sources} PROPERTIES
+      COMPILE_OPTIONS "${cuda_headers};-isystem${NCCL_INCLUDE_DIR}")
+  else()
+    set(stand_ins ${sources})
+    list(FILTER stand_ins INCLUDE REGEX "/no_cuda\\.cc$")
+    list(FILTER sources EXCLUDE REGEX "_cuda\\.cc$")
+    list(APPEND sources ${stand_ins})
+  endif()
   if(NOT sources)
     add_library(llmc_${name} INTERFACE)
     target_link_libraries(llmc_${name} INTERFACE llmc_options ${ARGN})

@@ -24,6 +24,20 @@ absl::Status ChannelMagnitudes(const TokenRows& x, std::span<double> sums);
 // token order. On the calling thread.
 absl::Status ChannelSquares(const TokenRows& x, std::span<double> sums);
 
+// All three on a device, each output [features] or null; min and max are +infinity and
+// -infinity without tokens. Magnitudes and squares are summed in double, over segments of
+// 256 tokens in token order, segments in order, so they may differ from the CPU's in their
+// last bits; extrema do not. Infinities and NaNs show in the extrema: a NaN as the least or
+// largest value, by its sign. Enqueues.
+struct DeviceChannelStatistics {
+  float* min = nullptr;
+  float* max = nullptr;
+  double* magnitudes = nullptr;
+  double* squares = nullptr;
+};
+absl::Status ChannelStatistics(const TokenRows& x, const DeviceChannelStatistics& out,
+                               DeviceQueue& queue);
+
 }  // namespace llmc::kernels
 
 #endif  // LLMC_KERNELS_CHANNEL_STATISTICS_H_

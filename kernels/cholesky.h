@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/device_queue.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
 
@@ -35,8 +36,9 @@ struct InverseFactor {
 
 // The order in which GPTQ visits columns under activation ordering: position p
 // holds the original column, by falling diagonal, equal ones by rising column.
-// `hessian` is F32 [n, n].
+// `hessian` is F32 [n, n], `diagonal` its diagonal.
 std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian);
+std::vector<int32_t> OrderByDiagonal(std::span<const float> diagonal);
 
 // Factors `hessian`, F32 [n, n] symmetric (all of it is read), in the
 // column order `order` (original column of each position; empty: natural).
@@ -55,6 +57,25 @@ std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian);
 absl::StatusOr<InverseFactor> FactorInverseHessian(const HostTensor& hessian,
                                                    std::span<const int32_t> order,
                                                    const InverseFactorOptions& options = {});
+absl::StatusOr<InverseFactor> FactorInverseHessian(const TensorView& hessian,
+                                                   std::span<const int32_t> order,
+                                                   const InverseFactorOptions& options = {});
+
+// What FactorInverseHessian says of a factor on a device.
+struct DeviceInverseFactor {
+  DeviceBuffer upper;         // F32 [n, n]; below the diagonal 0.
+  double dampening_frac = 0;  // What was used.
+  double lambda = 0;          // dampening_frac * mean of the live diagonal.
+  bool used_fp64 = false;
+  int64_t num_dead = 0;  // Columns whose diagonal was 0.
+};
+
+// The same on a device. `hessian`: device, f32 [n, n]; `order`: host. Repeats in FP64 and
+// with larger damping as the CPU does; waits. The bits depend on the kind of device only.
+absl::StatusOr<DeviceInverseFactor> FactorInverseHessian(const float* hessian, int64_t n,
+                                                         std::span<const int32_t> order,
+                                                         const InverseFactorOptions& options,
+                                                         DeviceQueue& queue);
 
 }  // namespace llmc::kernels
 

@@ -134,7 +134,7 @@ struct Diagonal {
   int64_t num_dead = 0;
 };
 
-absl::StatusOr<Diagonal> ExamineDiagonal(const HostTensor& hessian) {
+absl::StatusOr<Diagonal> ExamineDiagonal(const TensorView& hessian) {
   const int64_t n = hessian.dim(0);
   Diagonal diagonal;
   double sum = 0;
@@ -156,7 +156,7 @@ absl::StatusOr<Diagonal> ExamineDiagonal(const HostTensor& hessian) {
 
 // out = lower triangle of J (H + lambda I) J, and 0 above it, with H in `order`.
 template <typename T>
-void FillReversed(const HostTensor& hessian, std::span<const int32_t> order,
+void FillReversed(const TensorView& hessian, std::span<const int32_t> order,
                   const Diagonal& diagonal, double lambda, Matrix<T> out) {
   const int64_t n = out.rows;
   const auto source = [&](int64_t reversed) {
@@ -198,7 +198,7 @@ HostTensor ReversedToFloat(const HostTensor& inverse) {
 
 // The factor, or nothing when the matrix is not positive definite in type T.
 template <typename T>
-std::optional<HostTensor> TryFactor(const HostTensor& hessian, std::span<const int32_t> order,
+std::optional<HostTensor> TryFactor(const TensorView& hessian, std::span<const int32_t> order,
                                     const Diagonal& diagonal, double lambda) {
   constexpr DType kDType = std::is_same_v<T, float> ? DType::kF32 : DType::kF64;
   const int64_t n = hessian.dim(0);
@@ -223,13 +223,12 @@ bool HasUsableDiagonal(const HostTensor& upper) {
   return true;
 }
 
-absl::Status CheckArguments(const HostTensor& hessian, std::span<const int32_t> order,
+absl::Status CheckArguments(const TensorView& hessian, std::span<const int32_t> order,
                             const InverseFactorOptions& options) {
-  const Shape& shape = hessian.shape();
-  if (hessian.dtype() != DType::kF32 || shape.size() != 2 || shape[0] != shape[1] ||
-      shape[0] == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("Hessian: ", SafetensorsName(hessian.dtype()),
-                                                   " ", ShapeString(shape),
+  const Shape& shape = hessian.shape;
+  if (hessian.dtype != DType::kF32 || shape.size() != 2 || shape[0] != shape[1] || shape[0] == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Hessian: ", SafetensorsName(hessian.dtype), " ",
+                                                   ShapeString(shape),
                                                    ", expected F32 and square"));
   }
   if (!(options.dampening_frac > 0) || !(options.dampening_frac <= 1)) {
@@ -250,17 +249,28 @@ absl::Status CheckArguments(const HostTensor& hessian, std::span<const int32_t> 
 
 }  // namespace
 
-std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian) {
-  const int64_t n = hessian.dim(0);
-  const float* const h = hessian.as<float>();
-  std::vector<int32_t> order(n);
+std::vector<int32_t> OrderByDiagonal(std::span<const float> diagonal) {
+  std::vector<int32_t> order(diagonal.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return h[a * (n + 1)] > h[b * (n + 1)]; });
+                   [&](int32_t a, int32_t b) { return diagonal[a] > diagonal[b]; });
   return order;
 }
 
+std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian) {
+  const int64_t n = hessian.dim(0);
+  std::vector<float> diagonal(n);
+  for (int64_t i = 0; i < n; ++i) diagonal[i] = hessian.as<float>()[i * (n + 1)];
+  return OrderByDiagonal(diagonal);
+}
+
 absl::StatusOr<InverseFactor> FactorInverseHessian(const HostTensor& hessian,
+                                                   std::span<const int32_t> order,
+                                                   const InverseFactorOptions& options) {
+  return FactorInverseHessian(hessian.view(), order, options);
+}
+
+absl::StatusOr<InverseFactor> FactorInverseHessian(const TensorView& hessian,
                                                    std::span<const int32_t> order,
                                                    const InverseFactorOptions& options) {
   LLMC_RETURN_IF_ERROR(CheckArguments(hessian, order, options));

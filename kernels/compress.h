@@ -70,8 +70,28 @@ absl::StatusOr<HostTensor> FakeQuantWeight(const TensorView& weight, const Weigh
                                            const QuantizationArgs& args,
                                            const CompressOptions& options = {});
 
+// The same for a weight on a device, to the same bytes. CompressWeight quantises and packs
+// on the device and waits; FakeQuantWeight writes device memory, [R, C] in the weight's
+// dtype, which may be the weight itself, and enqueues but for the upload of the grid.
+absl::StatusOr<std::vector<StoredTensor>> CompressWeight(const DeviceWeight& weight,
+                                                         const WeightGrid& grid,
+                                                         const QuantizationArgs& args,
+                                                         Format format,
+                                                         const CompressOptions& options = {});
+absl::Status FakeQuantWeight(const DeviceWeight& weight, const WeightGrid& grid,
+                             const QuantizationArgs& args, const CompressOptions& options,
+                             void* dense);
+
 // The stored tensor "<module>.<suffix>", or null when there is none.
 using TensorLookup = std::function<const TensorView*(absl::string_view suffix)>;
+
+// What DecompressWeight reads.
+struct CompressedModule {
+  TensorLookup lookup;
+  QuantizationArgs args;
+  Format format = Format::kPackQuantized;
+  Shape shape;  // [R, C].
+};
 
 struct DecompressOptions {
   // Implicit: the dtype is all that most callers have to say.
@@ -97,6 +117,15 @@ absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
                                             const QuantizationArgs& args, Format format,
                                             const Shape& shape,
                                             const DecompressOptions& options = {});
+
+// The same into device memory, `dense`, [R, C] in options.dtype, to the same bytes. What
+// `lookup` gives is on the host and uploaded. Enqueues but for the uploads.
+struct DenseOnDevice {
+  void* elements = nullptr;
+  DeviceQueue* queue = nullptr;
+};
+absl::Status DecompressWeight(const CompressedModule& module, const DecompressOptions& options,
+                              const DenseOnDevice& dense);
 
 }  // namespace llmc::kernels
 

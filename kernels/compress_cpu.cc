@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/bit_packing.h"
 #include "kernels/compress.h"
+#include "kernels/compress_rows.h"
 #include "kernels/grid_rows.h"
 #include "kernels/row_kernels.h"
 #include "llmc/float_formats.h"
@@ -14,88 +15,13 @@
 namespace llmc::kernels {
 namespace {
 
-// Everything that quantising a row needs to know.
-struct RowJob {
-  TensorView weight;
-  GridLayout layout;
-  CodeRule rule;
-  const WeightGrid* grid = nullptr;
-  int packed_bits = 8;       // Bits a code takes in the output.
-  int64_t row_bytes = 0;     // Of the output.
-  std::byte* out = nullptr;  // [rows, row_bytes]
-};
-
 absl::Status Mismatch(absl::string_view what, absl::string_view got, absl::string_view expected) {
   return absl::InvalidArgumentError(absl::StrCat(what, ": ", got, ", expected ", expected));
-}
-
-absl::Status CheckGrid(const WeightGrid& grid, const QuantizationArgs& args,
-                       const GridLayout& layout, DType dtype) {
-  if (grid.scale.dtype() != dtype || grid.scale.shape() != layout.scale_shape) {
-    return Mismatch(
-        "scale",
-        absl::StrCat(SafetensorsName(grid.scale.dtype()), " ", ShapeString(grid.scale.shape())),
-        absl::StrCat(SafetensorsName(dtype), " ", ShapeString(layout.scale_shape)));
-  }
-  if (IsNvfp4(args) != (grid.global_scale > 0)) {
-    return Mismatch("global_scale", absl::StrCat(grid.global_scale),
-                    "a positive number for NVFP4 and 0 otherwise");
-  }
-  if (args.symmetric) return absl::OkStatus();
-  const DType zero_dtype = args.type == NumberType::kInt ? DType::kI8 : DType::kF8E4M3;
-  if (grid.zero_point.dtype() != zero_dtype || grid.zero_point.shape() != layout.scale_shape) {
-    return Mismatch("zero_point",
-                    absl::StrCat(SafetensorsName(grid.zero_point.dtype()), " ",
-                                 ShapeString(grid.zero_point.shape())),
-                    absl::StrCat(SafetensorsName(zero_dtype), " like the scale"));
-  }
-  return absl::OkStatus();
 }
 
 bool IsPacked(Format format) {
   return format == Format::kPackQuantized || format == Format::kNvfp4PackQuantized ||
          format == Format::kMxfp4PackQuantized;
-}
-
-CodeRule CodeRuleOf(const QuantizationArgs& args, DType dtype, const CompressOptions& options) {
-  const GridRule grid = RuleOf(args, dtype);
-  CodeRule rule;
-  rule.dtype = dtype;
-  // NVFP4 divides by a float32 scale, so its quotient is float32 anyway.
-  rule.round_quotient = options.quotient == QuotientRounding::kModelDtype && !IsNvfp4(args);
-  rule.element = grid.element;
-  rule.zero = options.zero_added ? ZeroPoint::kPositiveZero : ZeroPoint::kNone;
-  if (!args.symmetric) rule.zero = ZeroPoint::kPerColumn;
-  rule.q_min = grid.q_min;
-  rule.q_max = grid.q_max;
-  return rule;
-}
-
-// The numbers of one row of the grid: effective scales and zero points.
-struct GridRow {
-  std::vector<float> scale;
-  std::vector<float> zero;
-  int64_t loaded = -1;  // Which row of the grid they are.
-};
-
-void LoadGridRow(const WeightGrid& grid, int64_t columns, int64_t row, GridRow& loaded) {
-  if (loaded.loaded == row) return;
-  loaded.loaded = row;
-  loaded.scale.resize(static_cast<size_t>(columns));
-  const int64_t size = ElementSize(grid.scale.dtype());
-  WidenSpan(grid.scale.dtype(), grid.scale.bytes().data() + row * columns * size, columns,
-            loaded.scale.data());
-  if (grid.global_scale != 0) {
-    for (float& scale : loaded.scale) scale /= grid.global_scale;
-  }
-  if (grid.zero_point.num_bytes() == 0) return;
-  loaded.zero.resize(static_cast<size_t>(columns));
-  const uint8_t* codes = grid.zero_point.as<uint8_t>() + row * columns;
-  const bool integer = grid.zero_point.dtype() == DType::kI8;
-  for (int64_t i = 0; i < columns; ++i) {
-    loaded.zero[i] =
-        integer ? static_cast<float>(static_cast<int8_t>(codes[i])) : E4m3ToFloat(codes[i]);
-  }
 }
 
 // Calls visit(first, n, codes, scale, zero) for every tile of one quantised row.
@@ -129,28 +55,6 @@ void CompressRows(const RowJob& job, int64_t first_row, int64_t last_row) {
                 });
     std::memset(out + used_bytes, 0, job.row_bytes - used_bytes);
   }
-}
-
-// The weight's tensor, its bytes not filled in, and how to fill them.
-StoredTensor PrepareWeight(const QuantizationArgs& args, Format format, RowJob& job) {
-  const int64_t rows = job.layout.rows;
-  const int64_t columns = job.layout.columns;
-  StoredTensor stored;
-  stored.suffix = IsPacked(format) ? "weight_packed" : "weight";
-  if (format == Format::kPackQuantized) {
-    job.packed_bits = args.num_bits;
-    job.rule.code_offset = 1 << (args.num_bits - 1);
-    stored.tensor = HostTensor(DType::kI32, {rows, PackedWords(columns, args.num_bits)});
-  } else if (IsPacked(format)) {
-    job.packed_bits = 4;
-    stored.tensor = HostTensor(DType::kU8, {rows, columns / 2});
-  } else {
-    const bool integer = args.type == NumberType::kInt;
-    stored.tensor = HostTensor(integer ? DType::kI8 : DType::kF8E4M3, {rows, columns});
-  }
-  job.row_bytes = rows == 0 ? 0 : stored.tensor.num_bytes() / rows;
-  job.out = stored.tensor.bytes().data();
-  return stored;
 }
 
 HostTensor Copy(const HostTensor& tensor) {
@@ -219,6 +123,99 @@ StoredTensor ShapeTensor(int64_t rows, int64_t columns) {
   return {"weight_shape", std::move(shape)};
 }
 
+// Calls run(first_row, last_row) for fixed ranges of rows on all threads.
+template <typename Run>
+void ForRowUnits(const GridLayout& layout, const Run& run) {
+  const int64_t unit_rows = RowsPerUnit(layout);
+  ParallelFor((layout.rows + unit_rows - 1) / unit_rows, [&](int64_t unit) {
+    run(unit * unit_rows, std::min(layout.rows, (unit + 1) * unit_rows));
+  });
+}
+
+int64_t TotalRows(const TensorView& weight, const CompressOptions& options) {
+  return options.total_rows > 0 ? options.total_rows : weight.dim(0);
+}
+
+}  // namespace
+
+absl::Status CheckGrid(const WeightGrid& grid, const QuantizationArgs& args,
+                       const GridLayout& layout, DType dtype) {
+  if (grid.scale.dtype() != dtype || grid.scale.shape() != layout.scale_shape) {
+    return Mismatch(
+        "scale",
+        absl::StrCat(SafetensorsName(grid.scale.dtype()), " ", ShapeString(grid.scale.shape())),
+        absl::StrCat(SafetensorsName(dtype), " ", ShapeString(layout.scale_shape)));
+  }
+  if (IsNvfp4(args) != (grid.global_scale > 0)) {
+    return Mismatch("global_scale", absl::StrCat(grid.global_scale),
+                    "a positive number for NVFP4 and 0 otherwise");
+  }
+  if (args.symmetric) return absl::OkStatus();
+  const DType zero_dtype = args.type == NumberType::kInt ? DType::kI8 : DType::kF8E4M3;
+  if (grid.zero_point.dtype() != zero_dtype || grid.zero_point.shape() != layout.scale_shape) {
+    return Mismatch("zero_point",
+                    absl::StrCat(SafetensorsName(grid.zero_point.dtype()), " ",
+                                 ShapeString(grid.zero_point.shape())),
+                    absl::StrCat(SafetensorsName(zero_dtype), " like the scale"));
+  }
+  return absl::OkStatus();
+}
+
+CodeRule CodeRuleOf(const QuantizationArgs& args, DType dtype, const CompressOptions& options) {
+  const GridRule grid = RuleOf(args, dtype);
+  CodeRule rule;
+  rule.dtype = dtype;
+  // NVFP4 divides by a float32 scale, so its quotient is float32 anyway.
+  rule.round_quotient = options.quotient == QuotientRounding::kModelDtype && !IsNvfp4(args);
+  rule.element = grid.element;
+  rule.zero = options.zero_added ? ZeroPoint::kPositiveZero : ZeroPoint::kNone;
+  if (!args.symmetric) rule.zero = ZeroPoint::kPerColumn;
+  rule.q_min = grid.q_min;
+  rule.q_max = grid.q_max;
+  return rule;
+}
+
+void LoadGridRow(const WeightGrid& grid, int64_t columns, int64_t row, GridRow& loaded) {
+  if (loaded.loaded == row) return;
+  loaded.loaded = row;
+  loaded.scale.resize(static_cast<size_t>(columns));
+  const int64_t size = ElementSize(grid.scale.dtype());
+  WidenSpan(grid.scale.dtype(), grid.scale.bytes().data() + row * columns * size, columns,
+            loaded.scale.data());
+  if (grid.global_scale != 0) {
+    for (float& scale : loaded.scale) scale /= grid.global_scale;
+  }
+  if (grid.zero_point.num_bytes() == 0) return;
+  loaded.zero.resize(static_cast<size_t>(columns));
+  const uint8_t* codes = grid.zero_point.as<uint8_t>() + row * columns;
+  const bool integer = grid.zero_point.dtype() == DType::kI8;
+  for (int64_t i = 0; i < columns; ++i) {
+    loaded.zero[i] =
+        integer ? static_cast<float>(static_cast<int8_t>(codes[i])) : E4m3ToFloat(codes[i]);
+  }
+}
+
+StoredTensor PrepareWeight(const QuantizationArgs& args, Format format, RowJob& job) {
+  const int64_t rows = job.layout.rows;
+  const int64_t columns = job.layout.columns;
+  StoredTensor stored;
+  stored.suffix = IsPacked(format) ? "weight_packed" : "weight";
+  if (format == Format::kPackQuantized) {
+    job.packed_bits = args.num_bits;
+    job.rule.code_offset = 1 << (args.num_bits - 1);
+    stored.tensor = HostTensor(DType::kI32, {rows, PackedWords(columns, args.num_bits)});
+  } else if (IsPacked(format)) {
+    job.packed_bits = 4;
+    stored.tensor = HostTensor(DType::kU8, {rows, columns / 2});
+  } else {
+    const bool integer = args.type == NumberType::kInt;
+    stored.tensor = HostTensor(integer ? DType::kI8 : DType::kF8E4M3, {rows, columns});
+  }
+  job.row_bytes = rows == 0 ? 0 : stored.tensor.num_bytes() / rows;
+  job.out = stored.tensor.bytes().data();
+  return stored;
+}
+
 absl::StatusOr<RowJob> PrepareJob(const TensorView& weight, const QuantizationArgs& args,
                                   Format format, const CompressOptions& options) {
   LLMC_RETURN_IF_ERROR(CheckDenseWeight(weight));
@@ -231,15 +228,6 @@ absl::StatusOr<RowJob> PrepareJob(const TensorView& weight, const QuantizationAr
   return job;
 }
 
-// Calls run(first_row, last_row) for fixed ranges of rows on all threads.
-template <typename Run>
-void ForRowUnits(const GridLayout& layout, const Run& run) {
-  const int64_t unit_rows = RowsPerUnit(layout);
-  ParallelFor((layout.rows + unit_rows - 1) / unit_rows, [&](int64_t unit) {
-    run(unit * unit_rows, std::min(layout.rows, (unit + 1) * unit_rows));
-  });
-}
-
 std::vector<StoredTensor> Assemble(StoredTensor stored_weight, const WeightGrid& grid,
                                    const QuantizationArgs& args, Format format,
                                    const Shape& shape) {
@@ -249,12 +237,6 @@ std::vector<StoredTensor> Assemble(StoredTensor stored_weight, const WeightGrid&
   if (format == Format::kPackQuantized) stored.push_back(ShapeTensor(shape[0], shape[1]));
   return stored;
 }
-
-int64_t TotalRows(const TensorView& weight, const CompressOptions& options) {
-  return options.total_rows > 0 ? options.total_rows : weight.dim(0);
-}
-
-}  // namespace
 
 absl::StatusOr<std::vector<StoredTensor>> CompressWeight(const TensorView& weight,
                                                          const WeightGrid& grid,

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/bit_packing.h"
 #include "kernels/compress.h"
+#include "kernels/compressed_source.h"
 #include "kernels/grid_layout.h"
 #include "kernels/grid_point.h"
 #include "kernels/row_kernels.h"
@@ -54,19 +55,6 @@ std::vector<Shape> ScaleShapes(const QuantizationArgs& args, const GridLayout& l
   return shapes;
 }
 
-// A checked compressed module: pointers into its tensors and how to read them.
-struct Source {
-  GridLayout layout;
-  NumberRule rule;
-  const TensorView* weight = nullptr;
-  int packed_bits = 8;
-  bool padded = false;  // 32-bit words with floor(32 / bits) values each.
-  int64_t row_bytes = 0;
-  const TensorView* group_of_column = nullptr;  // I32 [C] or null.
-  std::vector<float> scale;                     // Effective, [scale_rows, scale_columns].
-  std::vector<float> zero;                      // Empty when symmetric.
-};
-
 absl::Status CheckRequest(const QuantizationArgs& args, Format format, const Shape& shape,
                           DType dtype) {
   LLMC_RETURN_IF_ERROR(CheckArgs(args));
@@ -82,7 +70,7 @@ absl::Status CheckRequest(const QuantizationArgs& args, Format format, const Sha
 }
 
 absl::Status ReadPackedInts(const TensorLookup& lookup, const QuantizationArgs& args,
-                            Source& source) {
+                            CompressedSource& source) {
   const int64_t rows = source.layout.rows;
   const int64_t dense = PackedWords(source.layout.columns, args.num_bits);
   const int64_t padded = PaddedWords(source.layout.columns, args.num_bits);
@@ -109,7 +97,7 @@ absl::Status ReadPackedInts(const TensorLookup& lookup, const QuantizationArgs& 
 }
 
 absl::Status ReadCodes(const TensorLookup& lookup, const QuantizationArgs& args, Format format,
-                       Source& source) {
+                       CompressedSource& source) {
   const int64_t rows = source.layout.rows;
   const int64_t columns = source.layout.columns;
   if (format == Format::kPackQuantized) return ReadPackedInts(lookup, args, source);
@@ -127,7 +115,7 @@ absl::Status ReadCodes(const TensorLookup& lookup, const QuantizationArgs& args,
   return absl::OkStatus();
 }
 
-absl::Status ReadNvfp4Scales(const TensorLookup& lookup, Source& source) {
+absl::Status ReadNvfp4Scales(const TensorLookup& lookup, CompressedSource& source) {
   LLMC_ASSIGN_OR_RETURN(const TensorView* scale, Find(lookup, "weight_scale", {DType::kF8E4M3},
                                                       {source.layout.scale_shape}));
   LLMC_ASSIGN_OR_RETURN(const TensorView* global,
@@ -143,7 +131,7 @@ absl::Status ReadNvfp4Scales(const TensorLookup& lookup, Source& source) {
   return absl::OkStatus();
 }
 
-absl::Status ReadMxScales(const TensorLookup& lookup, Source& source) {
+absl::Status ReadMxScales(const TensorLookup& lookup, CompressedSource& source) {
   LLMC_ASSIGN_OR_RETURN(const TensorView* scale,
                         Find(lookup, "weight_scale", {DType::kU8}, {source.layout.scale_shape}));
   for (size_t i = 0; i < source.scale.size(); ++i) {
@@ -154,7 +142,7 @@ absl::Status ReadMxScales(const TensorLookup& lookup, Source& source) {
 }
 
 absl::Status ReadScales(const TensorLookup& lookup, const QuantizationArgs& args, Format format,
-                        Source& source) {
+                        CompressedSource& source) {
   source.scale.resize(static_cast<size_t>(source.layout.num_scales()));
   if (format == Format::kNvfp4PackQuantized) return ReadNvfp4Scales(lookup, source);
   if (IsMxFormat(format)) return ReadMxScales(lookup, source);
@@ -170,7 +158,7 @@ absl::Status ReadScales(const TensorLookup& lookup, const QuantizationArgs& args
 
 // Zero points that are packed down every column.
 absl::Status ReadPackedZeros(const TensorLookup& lookup, const QuantizationArgs& args,
-                             Source& source) {
+                             CompressedSource& source) {
   const int64_t rows = source.layout.scale_rows;
   const int64_t columns = source.layout.scale_columns;
   const int64_t words =
@@ -195,7 +183,7 @@ absl::Status ReadPackedZeros(const TensorLookup& lookup, const QuantizationArgs&
 }
 
 absl::Status ReadZeros(const TensorLookup& lookup, const QuantizationArgs& args, Format format,
-                       Source& source) {
+                       CompressedSource& source) {
   if (args.symmetric) return absl::OkStatus();
   source.zero.resize(source.scale.size());
   if (format == Format::kPackQuantized && args.strategy != Strategy::kTensor) {
@@ -212,7 +200,7 @@ absl::Status ReadZeros(const TensorLookup& lookup, const QuantizationArgs& args,
   return absl::OkStatus();
 }
 
-absl::Status ReadColumnOrder(const TensorLookup& lookup, Source& source) {
+absl::Status ReadColumnOrder(const TensorLookup& lookup, CompressedSource& source) {
   if (lookup("weight_g_idx") == nullptr) return absl::OkStatus();
   LLMC_ASSIGN_OR_RETURN(source.group_of_column,
                         Find(lookup, "weight_g_idx", {DType::kI32}, {{source.layout.columns}}));
@@ -226,8 +214,8 @@ absl::Status ReadColumnOrder(const TensorLookup& lookup, Source& source) {
   return absl::OkStatus();
 }
 
-void ExpandColumns(const Source& source, const std::vector<float>& numbers, int64_t grid_row,
-                   int64_t first, int64_t n, float* per_column) {
+void ExpandColumns(const CompressedSource& source, const std::vector<float>& numbers,
+                   int64_t grid_row, int64_t first, int64_t n, float* per_column) {
   const float* row = numbers.data() + grid_row * source.layout.scale_columns;
   if (source.group_of_column == nullptr) {
     ExpandSpan(row, first, n, source.layout.column_span, per_column);
@@ -239,7 +227,7 @@ void ExpandColumns(const Source& source, const std::vector<float>& numbers, int6
 
 // Codes [first, first + n) of a row; a pointer into the source where they are
 // bytes already.
-const uint8_t* UnpackCodes(const Source& source, int64_t row, int64_t first, int64_t n,
+const uint8_t* UnpackCodes(const CompressedSource& source, int64_t row, int64_t first, int64_t n,
                            uint8_t* scratch) {
   const auto* bytes =
       reinterpret_cast<const uint8_t*>(source.weight->bytes.data()) + row * source.row_bytes;
@@ -257,7 +245,7 @@ const uint8_t* UnpackCodes(const Source& source, int64_t row, int64_t first, int
   return scratch;
 }
 
-void DecompressRow(const Source& source, int64_t row, DType dtype, std::byte* out) {
+void DecompressRow(const CompressedSource& source, int64_t row, DType dtype, std::byte* out) {
   float scale[kTileColumns];
   float zero[kTileColumns];
   float numbers[kTileColumns];
@@ -276,12 +264,11 @@ void DecompressRow(const Source& source, int64_t row, DType dtype, std::byte* ou
 
 }  // namespace
 
-absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
+absl::StatusOr<CompressedSource> ReadSource(const TensorLookup& lookup,
                                             const QuantizationArgs& args, Format format,
                                             const Shape& shape, const DecompressOptions& options) {
-  const DType dtype = options.dtype;
-  LLMC_RETURN_IF_ERROR(CheckRequest(args, format, shape, dtype));
-  Source source;
+  LLMC_RETURN_IF_ERROR(CheckRequest(args, format, shape, options.dtype));
+  CompressedSource source;
   source.padded = options.padded_packing && 32 % args.num_bits != 0;
   LLMC_ASSIGN_OR_RETURN(source.layout, LayoutOf(args, shape[0], shape[1]));
   source.rule.element = ElementOf(args);
@@ -289,6 +276,15 @@ absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
   LLMC_RETURN_IF_ERROR(ReadScales(lookup, args, format, source));
   LLMC_RETURN_IF_ERROR(ReadZeros(lookup, args, format, source));
   LLMC_RETURN_IF_ERROR(ReadColumnOrder(lookup, source));
+  return source;
+}
+
+absl::StatusOr<HostTensor> DecompressWeight(const TensorLookup& lookup,
+                                            const QuantizationArgs& args, Format format,
+                                            const Shape& shape, const DecompressOptions& options) {
+  LLMC_ASSIGN_OR_RETURN(const CompressedSource source,
+                        ReadSource(lookup, args, format, shape, options));
+  const DType dtype = options.dtype;
   HostTensor dense(dtype, shape);
   const int64_t row_bytes = shape[1] * ElementSize(dtype);
   const int64_t unit_rows = RowsPerUnit(source.layout);

@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/device_queue.h"
 #include "kernels/triangle.h"
+#include "llmc/status.h"
 
 namespace llmc::kernels {
 
@@ -38,6 +40,24 @@ void AddToFixedPoint(const Triangle& triangle, const FixedPointScale& scale, flo
 // full[i, j] = full[j, i] = factor * value of totals at (i, j), f32 [n, n].
 void ExpandFixedPoint(const Triangle& triangle, const FixedPointScale& scale, double factor,
                       const int64_t* totals, float* full);
+
+// The same on a device, to the same bits. `exponents`, i16 [n], and the other arrays are
+// device memory. Enqueue.
+absl::Status DiagonalExponents(const Triangle& triangle, const float* gram, int16_t* exponents,
+                               DeviceQueue& queue);
+struct DeviceFixedPointScale {
+  int scale_bits = 40;
+  const int16_t* exponents = nullptr;  // Device, [n].
+};
+absl::Status AddToFixedPoint(const Triangle& triangle, const DeviceFixedPointScale& scale,
+                             float* gram, int64_t* totals, DeviceQueue& queue);
+struct ExpandCall {
+  double factor = 1;
+  const int64_t* totals = nullptr;  // Device, layout Triangle(n).
+  float* full = nullptr;            // Device, f32 [n, n].
+};
+absl::Status ExpandFixedPoint(const Triangle& triangle, const DeviceFixedPointScale& scale,
+                              const ExpandCall& call, DeviceQueue& queue);
 
 }  // namespace llmc::kernels
 

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "kernels/device_queue.h"
 #include "llmc/dtype.h"
 #include "llmc/scheme.h"
 #include "llmc/status.h"
@@ -105,6 +106,26 @@ struct GptqResult {
 //                        scale is 0 or not finite.
 absl::StatusOr<GptqResult> GptqSolve(const GptqProblem& problem,
                                      const GptqSolveOptions& options = {});
+
+// The same on a device, to the same bits as on the CPU: every update of a weight is one
+// fused multiply-add, in column order, so that neither the blocks nor the number of rows
+// of a call enter. All arrays of `problem` are device memory, row_loss and row_change
+// among them; they are f64 [rows] and not null. Checks sizes only; U and the scales are
+// the caller's to check. Enqueues; the sums over rows are the caller's to take.
+absl::Status GptqSolve(const GptqProblem& problem, const GptqSolveOptions& options,
+                       DeviceQueue& queue);
+
+// The squares e_r^T H e_r of OutputError row by row into `row_error`, device, f64 [rows].
+// `quantized` may be null. Double sums of float32 products in column order. Enqueues.
+struct OutputErrorCall {
+  const float* dense = nullptr;      // Device, f32 [rows, in_features].
+  const float* quantized = nullptr;  // Device; null: 0.
+  int64_t rows = 0;
+  int64_t in_features = 0;
+  const float* hessian = nullptr;  // Device, f32 [in_features, in_features], symmetric.
+  double* row_error = nullptr;     // Device, f64 [rows].
+};
+absl::Status OutputErrors(const OutputErrorCall& call, DeviceQueue& queue);
 
 // sum_r e_r^T H e_r with e_r = dense[r] - quantized[r] (`quantized` null: 0): the
 // mean squared error of the layer's output, in the units of H, by definition and

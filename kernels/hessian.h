@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/device_queue.h"
 #include "kernels/triangle.h"
 #include "llmc/dtype.h"
 #include "llmc/status.h"
@@ -17,7 +18,7 @@ namespace llmc::kernels {
 // Inputs of a layer, row-major, one token a row.
 struct TokenRows {
   const void* data = nullptr;
-  DType dtype = DType::kF32;  // kF32 or kBF16.
+  DType dtype = DType::kF32;  // kF32 or kBF16; AddGram on a device also kF16.
   int64_t tokens = 0;         // Rows, >= 0.
   int64_t features = 0;       // Columns.
   int64_t stride = 0;         // Elements from row to row, >= features.
@@ -44,6 +45,15 @@ enum class GramMethod : uint8_t {
 // `gram`. kUnimplemented: this CPU does not have `method`.
 absl::Status AddGram(const TokenRows& x, std::span<float> gram,
                      GramMethod method = GramMethod::kBest);
+
+// The same on a device: `gram`, f32 in the layout of Triangle(x.features), is added to.
+//
+// Tiles of the triangle are products on tensor cores for BF16 and F16, full FP32 (no
+// TF32) for F32, with FP32 sums. The bits depend on the kind of device and on how rows are
+// cut into calls, not on earlier calls or on the rest of the device. `gram` is read and
+// written once a call, so calls of some thousand rows are the fast ones. Enqueues.
+// kInvalidArgument as on the CPU.
+absl::Status AddGram(const TokenRows& x, float* gram, DeviceQueue& queue);
 
 }  // namespace llmc::kernels
 

@@ -32,6 +32,16 @@ struct ScoredRows {
 // not divide in_features, n >= m.
 absl::Status PruneByScore(const ScoredRows& rows, double sparsity, const MaskStructure& structure);
 
+// The same on a device, to the same bits. Enqueues.
+struct DeviceScoredRows {
+  float* weight = nullptr;  // Device, f32 [rows, in_features].
+  int64_t rows = 0;
+  int64_t in_features = 0;
+  const float* norms = nullptr;  // Device, f32 [in_features], >= 0; null: all 1.
+};
+absl::Status PruneByScore(const DeviceScoredRows& rows, double sparsity,
+                          const MaskStructure& structure, DeviceQueue& queue);
+
 // Sum of the scores in float64, rows in order.
 double SumOfScores(const ScoredRows& rows);
 

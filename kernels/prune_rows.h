@@ -6,11 +6,9 @@
 #include <cstdint>
 
 #include "kernels/column_walk.h"
+#include "kernels/prune_blocks.h"
 
 namespace llmc::kernels {
-
-// Longest group of n:m pruning.
-inline constexpr int64_t kMaxGroupSize = 64;
 
 struct PruneRows {
   ColumnWalk walk;

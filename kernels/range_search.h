@@ -34,6 +34,39 @@ absl::StatusOr<std::vector<Extrema>> SearchRanges(const TensorView& weight,
                                                   const SearchRule& search,
                                                   std::span<const float> importance);
 
+// The parts of a search that the device's twin shares.
+
+inline constexpr int kMaxCandidates = 1024;
+
+// p of a candidate.
+inline float ShrinkOf(const SearchRule& search, int candidate) {
+  return static_cast<float>(1 - candidate / search.grid);
+}
+
+// Candidate >= 0 of a scale; -1: the observed extrema.
+Extrema CandidateRange(const GridRule& rule, const SearchRule& search, Extrema observed,
+                       int candidate);
+
+// Differences, powers and errors are rounded to the weight's dtype.
+bool ErrorIsInDType(const GridRule& rule, const SearchRule& search);
+
+// The error that the first candidate has to undercut.
+float LargestError(const GridRule& rule, const SearchRule& search);
+
+// magnitude^norm of the 32,768 magnitudes of a 16-bit dtype, in the order of their bits:
+// pow is slow. The reference rounds the exponent and the power to that dtype.
+std::vector<float> PowersOf(DType dtype, double norm);
+
+// kInvalidArgument: not one for each column, negative or not finite. Empty is fine.
+absl::Status CheckImportance(std::span<const float> importance, int64_t columns);
+
+// Every importance over their mean.
+std::vector<float> OverItsMean(std::span<const float> importance);
+
+// Candidates that the reference looks at: it stops when `patience` in a row improved no
+// scale of the whole weight.
+int StopAfter(const SearchRule& search, std::span<const bool> improved);
+
 }  // namespace llmc::kernels
 
 #endif  // LLMC_KERNELS_RANGE_SEARCH_H_

@@ -18,8 +18,6 @@
 namespace llmc::kernels {
 namespace {
 
-constexpr int kMaxCandidates = 1024;
-
 double Option(const QuantizationArgs& args, const char* name, double fallback) {
   const auto it = args.observer_kwargs.find(name);
   return it == args.observer_kwargs.end() ? fallback : it->second;
@@ -44,19 +42,18 @@ absl::StatusOr<Defaults> DefaultsOf(const std::string& observer) {
                    "imatrix_mse, nvfp4_expanded_mse or nvfp4_expanded_imatrix"));
 }
 
-// |difference|^norm for differences that are numbers of a 16-bit dtype: a table
-// over all magnitudes, since pow is slow. The reference rounds the exponent and
-// the power to that dtype.
+float PowerOf(DType dtype, float magnitude, float exponent) {
+  const float square = RoundTo(dtype, magnitude * magnitude);
+  if (exponent == 2.0f) return square;
+  if (exponent == 3.0f) return RoundTo(dtype, square * magnitude);
+  const double power = std::pow(static_cast<double>(magnitude), static_cast<double>(exponent));
+  return RoundTo(dtype, static_cast<float>(power));
+}
+
+// |difference|^norm for differences that are numbers of a 16-bit dtype.
 class PowerTable {
  public:
-  PowerTable(DType dtype, double norm) : dtype_(dtype) {
-    const float exponent = RoundTo(dtype, static_cast<float>(norm));
-    std::array<uint16_t, kSize> bits;
-    for (int i = 0; i < kSize; ++i) bits[i] = static_cast<uint16_t>(i);
-    std::array<float, kSize> magnitudes;
-    WidenSpan(dtype, bits.data(), kSize, magnitudes.data());
-    for (int i = 0; i < kSize; ++i) powers_[i] = Power(magnitudes[i], exponent);
-  }
+  PowerTable(DType dtype, double norm) : dtype_(dtype), powers_(PowersOf(dtype, norm)) {}
 
   void Apply(float* differences, int64_t n) const {
     uint16_t bits[kTileColumns];
@@ -65,18 +62,8 @@ class PowerTable {
   }
 
  private:
-  static constexpr int kSize = 32768;
-
-  float Power(float magnitude, float exponent) const {
-    const float square = RoundTo(dtype_, magnitude * magnitude);
-    if (exponent == 2.0f) return square;
-    if (exponent == 3.0f) return RoundTo(dtype_, square * magnitude);
-    const double power = std::pow(static_cast<double>(magnitude), static_cast<double>(exponent));
-    return RoundTo(dtype_, static_cast<float>(power));
-  }
-
   DType dtype_;
-  std::array<float, kSize> powers_;
+  std::vector<float> powers_;
 };
 
 // |difference|^norm in float32.
@@ -106,7 +93,7 @@ class Searcher {
     code_.q_min = rule.q_min;
     code_.q_max = rule.q_max;
     number_ = {rule.dtype, rule.element, 0};
-    in_dtype_ = !search.imatrix && rule.dtype != DType::kF32;
+    in_dtype_ = ErrorIsInDType(rule, search);
     if (in_dtype_) table_ = std::make_unique<PowerTable>(rule.dtype, search.norm);
   }
 
@@ -120,15 +107,15 @@ class Searcher {
   using Improved = std::array<bool, kMaxCandidates>;
 
   absl::Status Observe();
-  Extrema Candidate(size_t scale, int candidate) const;
+  Extrema Candidate(size_t scale, int candidate) const {
+    return CandidateRange(rule_, search_, observed_[scale], candidate);
+  }
   void Evaluate(size_t scale, int end, Best& best, Improved& improved) const;
   float Error(size_t scale, const GridPoint& point) const;
   float TensorError(const GridPoint& point) const;
   void AddRowTerms(int64_t row, int64_t first, int64_t n, const GridPoint& point,
                    float* terms) const;
   void EvaluateAll(int end, Improved& improved);
-  int StopAfter(const Improved& improved) const;
-  float LargestError() const;
 
   const TensorView& weight_;
   const GridLayout& layout_;
@@ -142,11 +129,6 @@ class Searcher {
   std::vector<Extrema> observed_;
   std::vector<Best> best_;
 };
-
-float Searcher::LargestError() const {
-  if (!in_dtype_) return std::numeric_limits<float>::max();
-  return rule_.dtype == DType::kBF16 ? FromBf16Bits(0x7f7f) : 65504.0f;
-}
 
 absl::Status Searcher::Observe() {
   observed_.resize(static_cast<size_t>(layout_.num_scales()));
@@ -170,13 +152,6 @@ absl::Status Searcher::Observe() {
     e = {RoundTo(rule_.dtype, e.min * expand), RoundTo(rule_.dtype, e.max * expand)};
   }
   return absl::OkStatus();
-}
-
-Extrema Searcher::Candidate(size_t scale, int candidate) const {
-  if (candidate < 0) return observed_[scale];
-  const float p = static_cast<float>(1 - candidate / search_.grid);
-  return {RoundTo(rule_.dtype, observed_[scale].min * p),
-          RoundTo(rule_.dtype, observed_[scale].max * p)};
 }
 
 // The error terms of columns [first, first + n) of a row, n <= kTileColumns.
@@ -246,7 +221,7 @@ float Searcher::TensorError(const GridPoint& point) const {
 
 // Candidates [0, end) of one scale; the first of the smallest errors wins.
 void Searcher::Evaluate(size_t scale, int end, Best& best, Improved& improved) const {
-  best = {LargestError(), -1};
+  best = {LargestError(rule_, search_), -1};
   const bool tensor = layout_.num_scales() == 1 && layout_.rows > 1;
   for (int i = 0; i < end; ++i) {
     const GridPoint point = PointOf(rule_, Candidate(scale, i));
@@ -274,31 +249,13 @@ void Searcher::EvaluateAll(int end, Improved& improved) {
   }
 }
 
-// Candidates that the reference looks at: it stops when `patience` in a row
-// improved no scale of the whole weight.
-int Searcher::StopAfter(const Improved& improved) const {
-  int idle = 0;
-  for (int i = 0; i < search_.num_candidates; ++i) {
-    idle = improved[i] ? 0 : idle + 1;
-    if (!improved[i] && search_.patience > 0 && idle >= search_.patience) return i + 1;
-  }
-  return search_.num_candidates;
-}
-
 absl::StatusOr<std::vector<Extrema>> Searcher::Run(std::span<const float> importance) {
   LLMC_RETURN_IF_ERROR(Observe());
-  if (search_.imatrix && !importance.empty()) {
-    double sum = 0;
-    for (const float x : importance) sum += x;
-    const float mean = static_cast<float>(sum / static_cast<double>(importance.size()));
-    for (const float x : importance) {
-      importance_.push_back(x / (mean + std::numeric_limits<float>::min()));
-    }
-  }
+  if (search_.imatrix) importance_ = OverItsMean(importance);
   best_.resize(observed_.size());
   Improved improved = {};
   EvaluateAll(search_.num_candidates, improved);
-  const int stop = StopAfter(improved);
+  const int stop = StopAfter(search_, improved);
   const bool late = std::any_of(best_.begin(), best_.end(),
                                 [&](const Best& best) { return best.candidate >= stop; });
   if (late) EvaluateAll(stop, improved);
@@ -306,6 +263,8 @@ absl::StatusOr<std::vector<Extrema>> Searcher::Run(std::span<const float> import
   for (size_t i = 0; i < ranges.size(); ++i) ranges[i] = Candidate(i, best_[i].candidate);
   return ranges;
 }
+
+}  // namespace
 
 absl::Status CheckImportance(std::span<const float> importance, int64_t columns) {
   if (importance.empty()) return absl::OkStatus();
@@ -320,7 +279,52 @@ absl::Status CheckImportance(std::span<const float> importance, int64_t columns)
   return absl::OkStatus();
 }
 
-}  // namespace
+std::vector<float> OverItsMean(std::span<const float> importance) {
+  double sum = 0;
+  for (const float x : importance) sum += x;
+  const float mean = static_cast<float>(sum / static_cast<double>(importance.size()));
+  std::vector<float> shares;
+  for (const float x : importance) {
+    shares.push_back(x / (mean + std::numeric_limits<float>::min()));
+  }
+  return shares;
+}
+
+std::vector<float> PowersOf(DType dtype, double norm) {
+  constexpr int kMagnitudes = 32768;
+  const float exponent = RoundTo(dtype, static_cast<float>(norm));
+  std::vector<uint16_t> bits(kMagnitudes);
+  for (int i = 0; i < kMagnitudes; ++i) bits[i] = static_cast<uint16_t>(i);
+  std::vector<float> powers(kMagnitudes);
+  WidenSpan(dtype, bits.data(), kMagnitudes, powers.data());
+  for (float& power : powers) power = PowerOf(dtype, power, exponent);
+  return powers;
+}
+
+bool ErrorIsInDType(const GridRule& rule, const SearchRule& search) {
+  return !search.imatrix && rule.dtype != DType::kF32;
+}
+
+float LargestError(const GridRule& rule, const SearchRule& search) {
+  if (!ErrorIsInDType(rule, search)) return std::numeric_limits<float>::max();
+  return rule.dtype == DType::kBF16 ? FromBf16Bits(0x7f7f) : 65504.0f;
+}
+
+Extrema CandidateRange(const GridRule& rule, const SearchRule& search, Extrema observed,
+                       int candidate) {
+  if (candidate < 0) return observed;
+  const float p = ShrinkOf(search, candidate);
+  return {RoundTo(rule.dtype, observed.min * p), RoundTo(rule.dtype, observed.max * p)};
+}
+
+int StopAfter(const SearchRule& search, std::span<const bool> improved) {
+  int idle = 0;
+  for (int i = 0; i < search.num_candidates; ++i) {
+    idle = improved[i] ? 0 : idle + 1;
+    if (!improved[i] && search.patience > 0 && idle >= search.patience) return i + 1;
+  }
+  return search.num_candidates;
+}
 
 absl::StatusOr<SearchRule> SearchRuleOf(const QuantizationArgs& args) {
   const std::string observer = args.observer.value_or("memoryless_minmax");

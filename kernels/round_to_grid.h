@@ -1,6 +1,7 @@
 // Scalar rounding of float32 numbers to quantisation grids and back.
 //
-// Everything is inline and free of branches, so that loops over it vectorise.
+// Everything is inline and free of branches, so that loops over it vectorise, and
+// constexpr, so that device code may call it.
 // The order of operations is the one of compressed-tensors on CPU and decides
 // the bits: divide, add the zero point, clamp, round half to even; back:
 // subtract the zero point, multiply, each result rounded to the scale's dtype.
@@ -26,38 +27,38 @@ inline Element ElementOf(const QuantizationArgs& args) {
 }
 
 // The nearest integer, ties to even. |value| <= 2^22.
-inline float RoundHalfEven(float value) {
+constexpr float RoundHalfEven(float value) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: one unit in the last place is 1.
   return (value + kMagic) - kMagic;
 }
 
 // RoundHalfEven as an integer.
-inline int32_t RoundToInt(float value) {
+constexpr int32_t RoundToInt(float value) {
   constexpr float kMagic = 12582912.0f;
   return std::bit_cast<int32_t>(value + kMagic) - std::bit_cast<int32_t>(kMagic);
 }
 
 // torch.clamp for numbers.
-inline float Clamp(float value, float low, float high) {
+constexpr float Clamp(float value, float low, float high) {
   const float raised = value < low ? low : value;
   return raised > high ? high : raised;
 }
 
 // `condition ? yes : no` that stays arithmetic: a compiler that makes a branch of
 // it, to skip a floating-point operation, does not vectorise the loop around it.
-inline uint32_t Select(bool condition, uint32_t yes, uint32_t no) {
+constexpr uint32_t Select(bool condition, uint32_t yes, uint32_t no) {
   const uint32_t mask = uint32_t{0} - static_cast<uint32_t>(condition);
   return (yes & mask) | (no & ~mask);
 }
 
 // Bits of the nearest BF16. A NaN stays a NaN or becomes an infinity.
-inline uint16_t Bf16Bits(float value) {
+constexpr uint16_t Bf16Bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 // Bits of the nearest F16; beyond the range: infinity. NaN is kept.
-inline uint16_t F16Bits(float value) {
+constexpr uint16_t F16Bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
   const uint32_t normal =
@@ -72,10 +73,10 @@ inline uint16_t F16Bits(float value) {
 }
 
 // Value of BF16 / F16 bits.
-inline float FromBf16Bits(uint16_t bits) {
+constexpr float FromBf16Bits(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }
-inline float FromF16Bits(uint16_t bits) {
+constexpr float FromF16Bits(uint16_t bits) {
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
   const uint32_t magnitude = bits & 0x7fffu;
   const uint32_t normal = (magnitude << 13) + (uint32_t{112} << 23);
@@ -89,19 +90,19 @@ inline float FromF16Bits(uint16_t bits) {
 
 // `value` rounded to kF32 (unchanged), kBF16 or kF16, ties to even.
 template <DType kDType>
-inline float RoundTo(float value) {
+constexpr float RoundTo(float value) {
   if constexpr (kDType == DType::kBF16) return FromBf16Bits(Bf16Bits(value));
   if constexpr (kDType == DType::kF16) return FromF16Bits(F16Bits(value));
   return value;
 }
-inline float RoundTo(DType dtype, float value) {
+constexpr float RoundTo(DType dtype, float value) {
   if (dtype == DType::kBF16) return RoundTo<DType::kBF16>(value);
   if (dtype == DType::kF16) return RoundTo<DType::kF16>(value);
   return value;
 }
 
 // E4M3 code of a value with |value| <= 448; the sign of zero is kept.
-inline uint8_t E4m3Bits(float value) {
+constexpr uint8_t E4m3Bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
   const uint32_t normal =
@@ -114,7 +115,7 @@ inline uint8_t E4m3Bits(float value) {
 }
 
 // Nearest E4M3 value of a value with |value| <= 448.
-inline float RoundToE4m3(float value) {
+constexpr float RoundToE4m3(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
   const uint32_t normal = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) & 0xfff00000u;
@@ -127,7 +128,7 @@ inline float RoundToE4m3(float value) {
 // E2M1 code (sign << 3 | index into 0 .5 1 1.5 2 3 4 6) of a value with
 // |value| <= 6: ties to the even index. A negative value that rounds to zero
 // keeps its sign; -0.0 does not.
-inline uint8_t E2m1Bits(float value) {
+constexpr uint8_t E2m1Bits(float value) {
   const float a = value < 0 ? -value : value;
   const int32_t index = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) +
                         (a >= 3.5f) + (a > 5.0f);
@@ -135,13 +136,13 @@ inline uint8_t E2m1Bits(float value) {
 }
 
 // Value of an E2M1 code.
-inline float FromE2m1Bits(uint8_t code) {
+constexpr float FromE2m1Bits(uint8_t code) {
   const float half_steps = static_cast<float>(0xc8643210u >> ((code & 7) * 4) & 15u);
   return code & 8 ? -0.5f * half_steps : 0.5f * half_steps;
 }
 
 // Nearest E2M1 value of a value with |value| <= 6.
-inline float RoundToE2m1(float value) {
+constexpr float RoundToE2m1(float value) {
   const float a = value < 0 ? -value : value;
   const float half = RoundHalfEven(a * 2.0f) * 0.5f;
   const float one = RoundHalfEven(a);
@@ -153,13 +154,13 @@ inline float RoundToE2m1(float value) {
 // Nearest number of the grid, after clamping to [q_min, q_max] (RangeOf(args)).
 // For kInt the result is the integer as a float.
 template <Element kElement>
-inline float RoundToGrid(float value, float q_min, float q_max) {
+constexpr float RoundToGrid(float value, float q_min, float q_max) {
   const float clamped = Clamp(value, q_min, q_max);
   if constexpr (kElement == Element::kE4m3) return RoundToE4m3(clamped);
   if constexpr (kElement == Element::kE2m1) return RoundToE2m1(clamped);
   return RoundHalfEven(clamped);
 }
-inline float RoundToGrid(Element element, float value, float q_min, float q_max) {
+constexpr float RoundToGrid(Element element, float value, float q_min, float q_max) {
   if (element == Element::kE4m3) return RoundToGrid<Element::kE4m3>(value, q_min, q_max);
   if (element == Element::kE2m1) return RoundToGrid<Element::kE2m1>(value, q_min, q_max);
   return RoundToGrid<Element::kInt>(value, q_min, q_max);
@@ -169,7 +170,7 @@ inline float RoundToGrid(Element element, float value, float q_min, float q_max)
 // rounded to kScaleDType. NVFP4: scale = weight_scale / global_scale (a float32
 // quotient) and kScaleDType = kF32.
 template <DType kScaleDType>
-inline float Dequantize(float q, float scale, float zero) {
+constexpr float Dequantize(float q, float scale, float zero) {
   return RoundTo<kScaleDType>(RoundTo<kScaleDType>(q - zero) * scale);
 }
 
@@ -177,7 +178,7 @@ inline float Dequantize(float q, float scale, float zero) {
 // in float32) and dequantises it with the product rounded in kScaleDType. zero
 // is 0 for symmetric schemes.
 template <Element kElement, DType kScaleDType>
-inline float QuantizeDequantize(float value, float scale, float zero, float q_min, float q_max) {
+constexpr float QuantizeDequantize(float value, float scale, float zero, float q_min, float q_max) {
   const float q = RoundToGrid<kElement>(value / scale + zero, q_min, q_max);
   return Dequantize<kScaleDType>(q, scale, zero);
 }

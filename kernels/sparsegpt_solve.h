@@ -21,6 +21,7 @@
 #include <functional>
 #include <span>
 
+#include "kernels/device_queue.h"
 #include "llmc/scheme.h"
 #include "llmc/status.h"
 
@@ -80,6 +81,12 @@ struct SparseGptResult {
 //   and what sum_over_slices returns.
 absl::StatusOr<SparseGptResult> SparseGptSolve(const SparseGptProblem& problem,
                                                const SparseGptOptions& options);
+
+// The same on a device, to the same bits as on the CPU. Arrays of `problem` and
+// `row_loss`, `row_change`, f64 [rows], are device memory. `sum_over_slices` is called on
+// the host, with host arrays, which waits; without it (n:m, or one slice) all is enqueued.
+absl::Status SparseGptSolve(const SparseGptProblem& problem, const SparseGptOptions& options,
+                            double* row_loss, double* row_change, DeviceQueue& queue);
 
 }  // namespace llmc::kernels
 

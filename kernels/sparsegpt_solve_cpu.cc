@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/prune_blocks.h"
 #include "kernels/prune_rows.h"
 #include "kernels/row_lanes.h"
 #include "kernels/sparsegpt_solve.h"
@@ -13,18 +13,6 @@
 
 namespace llmc::kernels {
 namespace {
-
-// Wider blocks of the factor are no faster: their errors leave the first-level cache.
-constexpr int64_t kWidestFactorBlock = 64;
-
-// Bits of a score that one round of histograms looks at, from the highest down. The
-// sign bit is never set.
-struct Round {
-  int shift;
-  int bits;
-};
-constexpr std::array<Round, 3> kRounds = {{{20, 11}, {9, 11}, {0, 9}}};
-constexpr int64_t kMostBins = int64_t{1} << 11;
 
 using PruneFunction = void (*)(const PruneRows&);
 
@@ -50,44 +38,11 @@ absl::Status CheckProblem(const SparseGptProblem& p) {
   return absl::OkStatus();
 }
 
-absl::Status CheckOptions(const SparseGptProblem& p, const SparseGptOptions& options) {
-  if (!(options.sparsity >= 0 && options.sparsity < 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("SparseGptSolve: sparsity ", options.sparsity, ", expected in [0, 1)"));
-  }
-  if (options.block_size < 1 || options.block_size > 1024) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("SparseGptSolve: block_size ", options.block_size, ", expected 1..1024"));
-  }
-  const MaskStructure& s = options.structure;
-  if (!s.is_grouped()) return absl::OkStatus();
-  if (s.group_size > kMaxGroupSize || s.prune_count >= s.group_size ||
-      p.in_features % s.group_size != 0 || options.block_size % s.group_size != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("SparseGptSolve: ", s.prune_count, ":", s.group_size,
-                     ", expected n < m <= ", kMaxGroupSize, ", and m a divisor of the ",
-                     p.in_features, " columns and of block_size ", options.block_size));
-  }
-  return absl::OkStatus();
-}
-
-// The widest part of a block, made of whole groups, that is no wider than the cache
-// likes. The blocks of the factor are cut from column 0 on, so parts must fill blocks.
-int64_t FactorBlock(const SparseGptOptions& options) {
-  const int64_t group = std::max<int64_t>(1, options.structure.group_size);
-  const int64_t groups = options.block_size / group;
-  int64_t best = 1;
-  for (int64_t g = 1; g <= groups; ++g) {
-    if (groups % g == 0 && g * group <= std::max(kWidestFactorBlock, group)) best = g;
-  }
-  return best * group;
-}
-
 // What all units share.
 struct SharedParts {
   SharedParts(const SparseGptProblem& problem, const SparseGptOptions& options)
       : options(options),
-        factor_block(FactorBlock(options)),
+        factor_block(LossColumns(options)),
         factor(problem.inverse_factor, problem.in_features, factor_block),
         diagonal(problem.in_features) {
     for (int64_t c = 0; c < problem.in_features; ++c) {
@@ -148,7 +103,7 @@ class Unit {
     return num_zeros;
   }
 
-  void Count(const BlockColumns& block, const Prefix& prefix, const Round& round,
+  void Count(const BlockColumns& block, const Prefix& prefix, const ScoreRound& round,
              int64_t* bins) const {
     const uint32_t mask = (1u << round.bits) - 1;
     for (int64_t c = 0; c < block.end - block.begin; ++c) {
@@ -264,7 +219,7 @@ class Solver {
     const int64_t count = problem_.total_rows * (block.end - block.begin);
     int64_t index = static_cast<int64_t>(static_cast<double>(count) * options_.sparsity);
     Prefix prefix;
-    for (const Round& round : kRounds) {
+    for (const ScoreRound& round : kScoreRounds) {
       std::vector<int64_t> bins = Histogram(block, prefix, round);
       bins.push_back(num_zeros);
       if (options_.sum_over_slices) LLMC_RETURN_IF_ERROR(options_.sum_over_slices(bins));
@@ -280,7 +235,7 @@ class Solver {
   }
 
   std::vector<int64_t> Histogram(const BlockColumns& block, const Prefix& prefix,
-                                 const Round& round) {
+                                 const ScoreRound& round) {
     const int64_t num_bins = int64_t{1} << round.bits;
     // Units share an array where there are many of them; counts do not mind.
     const int64_t num_parts = std::min<int64_t>(std::ssize(units_), kHistogramParts);
@@ -310,7 +265,7 @@ class Solver {
 absl::StatusOr<SparseGptResult> SparseGptSolve(const SparseGptProblem& problem,
                                                const SparseGptOptions& options) {
   LLMC_RETURN_IF_ERROR(CheckProblem(problem));
-  LLMC_RETURN_IF_ERROR(CheckOptions(problem, options));
+  LLMC_RETURN_IF_ERROR(CheckPruning(problem, options));
   return Solver(problem, options).Run();
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 
+#include "kernels/device_queue.h"
 #include "llmc/scheme.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
@@ -83,6 +84,26 @@ absl::StatusOr<float> SearchedAbsMax(const TensorView& weight, const Quantizatio
 // tensor of activations, whatever its strategy; any shape. kInvalidArgument: NaN
 // or infinity, an observer that does not search or needs importance.
 absl::StatusOr<Extrema> SearchActivationRange(const TensorView& x, const QuantizationArgs& args);
+
+// A weight on a device, dense and row-major; borrowed.
+struct DeviceWeight {
+  const void* elements = nullptr;  // Device, [rows, columns].
+  DType dtype = DType::kBF16;      // BF16, F16 or F32.
+  int64_t rows = 0;
+  int64_t columns = 0;
+  DeviceQueue* queue = nullptr;  // In whose order it is read.
+};
+
+// The same for a weight on a device, with the same results, on the host; they wait. Only
+// for F32 weights and importance, searched with a norm other than 2 and 3, may the last
+// bit of an error differ from the CPU's, whose pow is another: the power is taken in
+// double and rounded.
+absl::StatusOr<WeightGrid> ComputeWeightGrid(const DeviceWeight& weight,
+                                             const QuantizationArgs& args,
+                                             const WeightGridOptions& options = {});
+absl::StatusOr<Extrema> FindExtrema(const DeviceWeight& weight);
+absl::StatusOr<float> SearchedAbsMax(const DeviceWeight& weight, const QuantizationArgs& args,
+                                     const WeightGridOptions& options = {});
 
 // Grid of rows [first_row, first_row + num_rows) of the weight that `grid`
 // belongs to. Strategy block: first_row must be a multiple of the block height.

@@ -23,7 +23,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"core", {}},
     {"kernels", {}},
     {"formats", {}},
-    {"collective", {}},
+    {"collective", {"kernels"}},
     {"checkpoint", {}},
     {"tokenizer", {}},
     {"recipe", {"formats"}},
@@ -46,7 +46,7 @@ const std::map<std::string, Folders> kMayInclude = {
      {"plan", "recipe", "formats", "architecture", "checkpoint", "dataset", "tokenizer", "report",
       "verify"}},
     {"rpc", {"plan"}},
-    {"control", {}},
+    {"control", {"plan"}},
     {"service",
      {"control", "rpc", "plan", "recipe", "formats", "architecture", "checkpoint", "dataset",
       "tokenizer", "report"}},
@@ -60,6 +60,13 @@ const std::map<std::string, Folders> kMayInclude = {
 // Headers of third parties that one folder hides from the others.
 const std::map<std::string, std::string> kOwners = {
     {"mpi.h", "collective"},
+    {"nccl.h", "collective"},
+    {"c10/cuda/CUDAStream.h", "model"},
+    {"cuda_runtime.h", "kernels"},
+    {"cuda_runtime_api.h", "collective"},
+    {"cuda_pipeline.h", "kernels"},
+    {"cublas_v2.h", "kernels"},
+    {"cusolverDn.h", "kernels"},
     {"pcre2.h", "tokenizer formats"},
     {"yaml-cpp/yaml.h", "recipe"},
     {"zstd.h", "dataset"},
@@ -84,7 +91,7 @@ std::vector<fs::path> SourceFiles() {
   for (const char* top : {"src", "kernels"}) {
     for (const auto& entry : fs::recursive_directory_iterator(kRoot / top)) {
       const std::string extension = entry.path().extension();
-      if (extension == ".h" || extension == ".cc" || extension == ".cu") {
+      if (extension == ".h" || extension == ".cc" || extension == ".cu" || extension == ".cuh") {
         files.push_back(entry.path());
       }
     }

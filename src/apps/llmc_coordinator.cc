@@ -26,6 +26,7 @@ namespace {
 constexpr int kBadConfiguration = 78;
 
 struct Flags {
+  std::string backup_file;
   std::string listen = "127.0.0.1:7180";
   std::string http_listen = "127.0.0.1:7181";
   std::string state_dir;
@@ -39,9 +40,8 @@ struct Flags {
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--listen", flags.listen, "gRPC address")->capture_default_str();
   app.add_option("--http-listen", flags.http_listen, "page and metrics")->capture_default_str();
-  app.add_option("--state-dir", flags.state_dir, "where jobs are kept")->required();
-  app.add_option("--allow-root", flags.allow_roots, "directory that job paths may not leave")
-      ->required();
+  app.add_option("--state-dir", flags.state_dir, "where jobs are kept");
+  app.add_option("--allow-root", flags.allow_roots, "directory that job paths may not leave");
   app.add_option("--tls-cert", flags.tls.certificate_file, "PEM chain, read again when it changes");
   app.add_option("--tls-key", flags.tls.key_file, "its PEM key");
   app.add_option("--tls-client-ca", flags.tls.client_ca_file,
@@ -72,6 +72,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }
 
 absl::Status CheckSecurity(const Flags& flags) {
+  // Not CLI11's `required`: the commands on a store do without.
+  if (flags.state_dir.empty()) return absl::InvalidArgumentError("--state-dir is required");
+  if (flags.allow_roots.empty()) return absl::InvalidArgumentError("--allow-root is required");
   const bool loopback = llmc::IsLoopback(flags.listen) && llmc::IsLoopback(flags.http_listen);
   if (flags.insecure) {
     if (loopback) return absl::OkStatus();
@@ -120,7 +123,6 @@ absl::Status Serve(const Flags& flags, const sigset_t& signals) {
   if (!flags.token_file.empty()) {
     LLMC_ASSIGN_OR_RETURN(tokens, llmc::TokenFile::Load(flags.token_file));
   }
-  umask(077);
   LLMC_ASSIGN_OR_RETURN(std::unique_ptr<llmc::JobStore> store,
                         llmc::JobStore::Open(flags.state_dir));
   llmc::Metrics metrics;
@@ -149,6 +151,43 @@ absl::Status Serve(const Flags& flags, const sigset_t& signals) {
   return absl::OkStatus();
 }
 
+// The commands that work on a store which no coordinator has open.
+void AddStoreCommands(CLI::App& app, Flags& flags) {
+  const auto add = [&](const char* name, const char* description, const char* file_option,
+                       const char* file_description) {
+    CLI::App* command = app.add_subcommand(name, description);
+    command->add_option("--state-dir", flags.state_dir, "where jobs are kept")->required();
+    command->add_option(file_option, flags.backup_file, file_description)->required();
+  };
+  add("backup",
+      "copy the store of a coordinator that is not running; `llmc backup` asks one that is",
+      "--output", "file to write; must not exist");
+  add("restore", "make a state directory from a backup", "--from",
+      "file that a backup has written");
+}
+
+absl::Status BackUp(const Flags& flags) {
+  // Opening would make an empty store.
+  if (!llmc::JobStore::IsAt(flags.state_dir)) {
+    return absl::NotFoundError(absl::StrCat(flags.state_dir, ": holds no job store"));
+  }
+  LLMC_ASSIGN_OR_RETURN(const std::unique_ptr<llmc::JobStore> store,
+                        llmc::JobStore::Open(flags.state_dir));
+  return store->BackUp(flags.backup_file);
+}
+
+absl::Status RunCoordinator(const Flags& flags) {
+  LLMC_RETURN_IF_ERROR(CheckSecurity(flags));
+  return Serve(flags, BlockSignals());
+}
+
+absl::Status Run(const CLI::App& app, const Flags& flags) {
+  umask(077);
+  if (app.get_subcommands().empty()) return RunCoordinator(flags);
+  if (app.get_subcommands().front()->get_name() == "backup") return BackUp(flags);
+  return llmc::JobStore::Restore(flags.backup_file, flags.state_dir);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -156,12 +195,11 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "llmc-coordinator 0.1.0");
   Flags flags;
   AddFlags(app, flags);
+  AddStoreCommands(app, flags);
   bool done = false;
   absl::Status status = llmc::Parse(app, argc, argv, &done);
   if (done) return 0;
-  if (status.ok()) status = CheckSecurity(flags);
-  const sigset_t signals = BlockSignals();
-  if (status.ok()) status = Serve(flags, signals);
+  if (status.ok()) status = Run(app, flags);
   if (status.ok()) return 0;
   llmc::LogJson("error", status.message());
   return absl::IsUnavailable(status) ? 1 : kBadConfiguration;

@@ -2,8 +2,11 @@
 
 #include <unistd.h>
 
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -12,9 +15,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "apps/rank_counters.h"
 #include "checkpoint/journal.h"
 #include "client/rank_beat.h"
 #include "client/worker_session.h"
+#include "control/partition.h"
+#include "control/transition.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "llmc/parallel.h"
 #include "nlohmann/json.hpp"
 #include "pipeline/run.h"
@@ -22,15 +29,21 @@
 #include "report/run_report.h"
 #include "rpc/allowed_roots.h"
 #include "rpc/job_messages.h"
+#include "rpc/plan_summary.h"
 
 namespace llmc {
 namespace {
 
 using std::chrono::milliseconds;
 
-void Log(const std::string& level, const std::string& message, const nlohmann::json& fields) {
-  nlohmann::ordered_json line = {{"level", level}, {"message", message}};
-  line.update(fields);
+void Log(const std::string& level, const std::string& message,
+         const nlohmann::ordered_json& fields) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const int64_t millis = std::chrono::duration_cast<milliseconds>(now).count();
+  nlohmann::ordered_json line = {{"time", absl::StrFormat("%d.%03d", millis / 1000, millis % 1000)},
+                                 {"level", level},
+                                 {"message", message}};
+  if (fields.is_object()) line.update(fields);
   const std::string text =
       line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   std::fputs(text.c_str(), stderr);
@@ -96,6 +109,13 @@ v1::Outcome OutcomeOf(const absl::Status& status) {
   }
 }
 
+// Of a pool that does one job. A job that was paused, cancelled or given back is no
+// reason to start the pool again.
+int ExitCodeOf(v1::Outcome outcome) {
+  if (outcome == v1::OUTCOME_SUCCEEDED || outcome == v1::OUTCOME_STOPPED) return kExitDrained;
+  return outcome == v1::OUTCOME_FAILED ? kExitFailed : kExitTryAgain;
+}
+
 // The paths may have changed since the coordinator looked at them.
 absl::Status CheckPaths(const v1::JobSpec& spec, const std::vector<std::string>& allow_roots) {
   if (allow_roots.empty()) return absl::OkStatus();
@@ -139,6 +159,9 @@ class Pool {
   bool is_leader() const { return collective_.rank() == 0; }
 
   absl::Status Start() {
+    for (const std::string& file : ReadableByOthers(options_.channel)) {
+      Log("warning", absl::StrCat(file, ": others may read this secret; chmod 600 it"), {});
+    }
     LLMC_ASSIGN_OR_RETURN(channel_, CoordinatorChannel::Open(options_.channel));
     return absl::OkStatus();
   }
@@ -166,6 +189,7 @@ class Pool {
     beat.rank = collective_.rank();
     beat.interval = milliseconds(options_.beat_interval_ms);
     beat.resident_bytes = [] { return ResidentBytes(); };
+    beat.counters = [] { return ReadRankCounters(); };
     beat.on_fence = fence;
     beat_ = std::make_unique<RankBeat>(*channel_, std::move(beat));
     return absl::OkStatus();
@@ -173,7 +197,7 @@ class Pool {
 
   // No rank may write any more, and this one cannot ask the others: end them all.
   [[noreturn]] void Fence(const std::string& why) {
-    Log("error", why, {{"rank", collective_.rank()}, {"job", job_name_}});
+    Log("error", why, {{"rank", collective_.rank()}, {"job", std::string(JobIdOf(job_name_))}});
     // mpirun drops what it has not read when its world ends.
     std::this_thread::sleep_for(milliseconds(300));
     collective_.Abort(why);
@@ -188,7 +212,7 @@ class Pool {
 
   // "wait", "exit CODE" or "job " with the offer.
   std::string NextCommand() {
-    if (stop_) return absl::StrCat("exit ", last_code_);
+    if (stop_) return absl::StrCat("exit ", kExitDrained);
     if (options_.once && jobs_done_ > 0) return absl::StrCat("exit ", last_code_);
     if (!session_->fatal().ok()) {
       Log("error", std::string(session_->fatal().message()), nlohmann::json::object());
@@ -207,7 +231,22 @@ class Pool {
     return code;
   }
 
+  // Warnings, and what every finished step of a layer took.
+  void LogStep(const StepEvent& event) {
+    const bool is_warning = event.kind == StepEvent::Kind::kWarning;
+    if (event.kind == StepEvent::Kind::kBegin) step_begin_s_[event.step] = event.time_s;
+    if (!is_warning && (event.kind != StepEvent::Kind::kEnd || event.layer < 0)) return;
+    nlohmann::ordered_json fields = {{"job", std::string(JobIdOf(job_name_))},
+                                     {"rank", event.rank},
+                                     {"step", std::string(StepName(event.step))},
+                                     {"layer", event.layer}};
+    if (!is_warning)
+      fields["seconds"] = std::round(1e3 * (event.time_s - step_begin_s_[event.step])) / 1e3;
+    Log(is_warning ? "warning" : "info", is_warning ? event.message : "step done", fields);
+  }
+
   void AddStep(const StepEvent& event) {
+    LogStep(event);
     // A signal to any one rank ends the job after its layer.
     if (stop_) job_stop_ = true;
     if (is_leader()) {
@@ -217,8 +256,21 @@ class Pool {
     }
   }
 
-  RunOptions MakeRunOptions() {
+  // The work is done as the coordinator has cut it, or not at all.
+  absl::Status CheckPlan(const v1::LeaseOffer& offer, const Plan& plan) const {
+    const v1::PlanSummary found = MakePlanSummary(plan, ToJob(offer.spec()));
+    LLMC_RETURN_IF_ERROR(CheckSamePlan(offer.plan(), found));
+    const v1::Partition mine = MakePartition(found, collective_.world_size());
+    if (google::protobuf::util::MessageDifferencer::Equals(offer.partition(), mine)) {
+      return absl::OkStatus();
+    }
+    return absl::FailedPreconditionError(
+        "the coordinator shares the work in another way than this version of llmc-worker");
+  }
+
+  RunOptions MakeRunOptions(const v1::LeaseOffer& offer) {
     RunOptions run;
+    run.check_plan = [&offer, this](const Plan& plan) { return CheckPlan(offer, plan); };
     run.command_line = absl::StrCat("llmc submit (", job_name_, ")");
     run.stop = &job_stop_;
     run.sink = [this](const StepEvent& event) { AddStep(event); };
@@ -235,11 +287,13 @@ class Pool {
     job_stop_ = stop_.load();
     beat_->Hold(offer.lease());
     if (is_leader()) {
-      Log("info", "begins", {{"job", job_name_}, {"incarnation", offer.lease().incarnation()}});
+      Log("info", "begins",
+          {{"job", std::string(JobIdOf(job_name_))}, {"incarnation", offer.lease().incarnation()}});
     }
     RunReport report;
     absl::Status status = collective_.AgreeOnStatus(CheckPaths(offer.spec(), options_.allow_roots));
-    if (status.ok()) status = RunJob(ToJob(offer.spec()), collective_, MakeRunOptions(), report);
+    if (status.ok())
+      status = RunJob(ToJob(offer.spec()), collective_, MakeRunOptions(offer), report);
     if (!is_leader()) beat_->Flush(milliseconds(2000));
     beat_->Hold(std::nullopt);
     // Also tells whether the world is whole.
@@ -262,14 +316,11 @@ class Pool {
     std::error_code ignored;
     finished.set_output_in_place(std::filesystem::exists(
         std::filesystem::path(offer.spec().output()) / "config.json", ignored));
-    last_code_ = finished.outcome() == v1::OUTCOME_SUCCEEDED ? kExitDrained
-                 : finished.outcome() == v1::OUTCOME_FAILED  ? kExitFailed
-                                                             : kExitTryAgain;
-    if (!options_.once) last_code_ = kExitDrained;
+    if (options_.once) last_code_ = ExitCodeOf(finished.outcome());
     ++jobs_done_;
     const bool kept = session_->Finish(finished);
     Log(kept ? "info" : "warning", kept ? "ends" : "ends, but the coordinator was not reached",
-        {{"job", job_name_},
+        {{"job", std::string(JobIdOf(job_name_))},
          {"outcome", v1::Outcome_Name(finished.outcome())},
          {"status", std::string(status.message())}});
   }
@@ -283,6 +334,7 @@ class Pool {
   std::atomic<bool> job_stop_{false};
   std::string instance_;
   std::string job_name_;
+  std::map<Step, double> step_begin_s_;
   int jobs_done_ = 0;
   int last_code_ = kExitDrained;
 };

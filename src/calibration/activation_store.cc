@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "llmc/counters.h"
 #include "llmc/file.h"
 
 namespace llmc {
@@ -21,7 +22,11 @@ absl::StatusOr<std::unique_ptr<ActivationStore>> ActivationStore::Create(
     slot.size_bytes = size;
     slot.is_resident = store->resident_bytes_ + size <= options.resident_bytes;
     if (slot.is_resident) {
-      slot.resident = HostTensor(DType::kU8, {size});
+      if (options.pinned) {
+        LLMC_ASSIGN_OR_RETURN(slot.pinned, kernels::PinnedBuffer::Allocate(size));
+      } else {
+        slot.resident = HostTensor(DType::kU8, {size});
+      }
       store->resident_bytes_ += size;
     } else {
       slot.offset = store->spilled_bytes_;
@@ -51,10 +56,21 @@ ActivationStore::~ActivationStore() {
   if (spill_fd_ >= 0) ::close(spill_fd_);
 }
 
+std::span<std::byte> ActivationStore::Resident(int64_t sample) {
+  Slot& slot = slots_[sample];
+  if (!slot.is_resident) return {};
+  if (slot.pinned.num_bytes() > 0) {
+    return {slot.pinned.bytes(), static_cast<size_t>(slot.size_bytes)};
+  }
+  return slot.resident.bytes();
+}
+
 absl::Status ActivationStore::Load(int64_t sample, std::span<std::byte> into) const {
   const Slot& slot = slots_[sample];
   if (slot.is_resident) {
-    std::memcpy(into.data(), slot.resident.as<std::byte>(), into.size());
+    const std::byte* const bytes =
+        slot.pinned.num_bytes() > 0 ? slot.pinned.bytes() : slot.resident.as<std::byte>();
+    std::memcpy(into.data(), bytes, into.size());
     return absl::OkStatus();
   }
   size_t done = 0;
@@ -65,13 +81,14 @@ absl::Status ActivationStore::Load(int64_t sample, std::span<std::byte> into) co
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, "activation spill file", "read");
     done += static_cast<size_t>(n);
   }
+  Count(Counter::kSpillReadBytes, std::ssize(into));
   return absl::OkStatus();
 }
 
 absl::Status ActivationStore::Store(int64_t sample, std::span<const std::byte> from) {
-  Slot& slot = slots_[sample];
+  const Slot& slot = slots_[sample];
   if (slot.is_resident) {
-    std::memcpy(slot.resident.as<std::byte>(), from.data(), from.size());
+    std::memcpy(Resident(sample).data(), from.data(), from.size());
     return absl::OkStatus();
   }
   size_t done = 0;
@@ -82,6 +99,7 @@ absl::Status ActivationStore::Store(int64_t sample, std::span<const std::byte> f
     if (n < 0) return ErrnoStatus(errno, "activation spill file", "write");
     done += static_cast<size_t>(n);
   }
+  Count(Counter::kSpillWrittenBytes, std::ssize(from));
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/device_queue.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
 
@@ -19,6 +20,8 @@ struct ActivationStoreOptions {
   // name in `work_dir`, which the system frees when the process ends.
   int64_t resident_bytes = INT64_MAX;
   std::filesystem::path work_dir = "/tmp";
+  // Memory that a device copies from and to without waiting.
+  bool pinned = false;
 };
 
 // A fixed number of byte strings of known sizes. Samples are independent:
@@ -37,12 +40,16 @@ class ActivationStore {
   absl::Status Load(int64_t sample, std::span<std::byte> into) const;
   absl::Status Store(int64_t sample, std::span<const std::byte> from);
 
+  // The sample's bytes where they are kept in memory; empty when it is spilled.
+  std::span<std::byte> Resident(int64_t sample);
+
   int64_t resident_bytes() const { return resident_bytes_; }
   int64_t spilled_bytes() const { return spilled_bytes_; }
 
  private:
   struct Slot {
-    HostTensor resident;  // U8 [size_bytes], or empty when the sample is spilled.
+    HostTensor resident;            // U8 [size_bytes], or empty: spilled or pinned.
+    kernels::PinnedBuffer pinned;   // The same, when memory is pinned.
     int64_t offset = 0;   // In the spill file.
     int64_t size_bytes = 0;
     bool is_resident = false;

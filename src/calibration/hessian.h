@@ -17,17 +17,21 @@
 //   sum = hessian.Reduce(collective, owner);
 //   if (sum->needs_rescale) capture the layer again (Restart(), then as above);
 //   else on the owner: hessian.Finish()
+//
+// The sums lie where the rank computes; on a device nothing but ShareExponents and Reduce
+// waits for it.
 #ifndef LLMC_CALIBRATION_HESSIAN_H_
 #define LLMC_CALIBRATION_HESSIAN_H_
 
 #include <cstdint>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "kernels/hessian.h"
 #include "kernels/triangle.h"
 #include "llmc/status.h"
-#include "llmc/tensor.h"
 
 namespace llmc {
 
@@ -46,12 +50,15 @@ class HessianAccumulator {
  public:
   // `in_features` > 0; `num_chunks` > 0 is the job's total over all ranks. Memory:
   // about 6 in_features^2 bytes from the first Add on, 2 of them freed by Reduce.
-  HessianAccumulator(int64_t in_features, int64_t num_chunks);
+  // Of the device of `place`.
+  HessianAccumulator(int64_t in_features, int64_t num_chunks, const RankPlace& place = {});
 
   int64_t in_features() const { return triangle_.n(); }
+  const ComputeDevice& device() const { return *place_.device; }
 
   // Adds the rows of one sample (or of part of one) to the current chunk, and
-  // `sequences` to the count. kInvalidArgument as kernels::AddGram.
+  // `sequences` to the count. The rows lie on the device. kInvalidArgument as
+  // kernels::AddGram.
   absl::Status Add(const kernels::TokenRows& rows, int64_t sequences);
 
   // Collective. Takes the exponents from the current chunk of rank 0, which is
@@ -76,21 +83,30 @@ class HessianAccumulator {
   void Restart();
 
   // On root, after Reduce without needs_rescale: H = 2 / sequences * X^T X, F32
-  // [in_features, in_features] symmetric (the scale of algorithm GPTQ's reference).
-  // Frees the totals; call once. All zero when no token was seen.
-  HostTensor Finish();
+  // [in_features, in_features] symmetric (the scale of algorithm GPTQ's reference), on the
+  // device. Frees the totals; call once. All zero when no token was seen.
+  absl::StatusOr<at::Tensor> Finish();
 
  private:
   absl::Status ReduceCounts(Collective& collective);
   absl::Status ReduceTotals(Collective& collective, int root);
   bool WindowFits() const;
+  // The half exponents of the current chunk's diagonal, I16 [in_features] on the device.
+  absl::StatusOr<at::Tensor> ChunkExponents() const;
+  absl::StatusOr<std::vector<int16_t>> ToHost(const at::Tensor& exponents) const;
+  absl::StatusOr<const int16_t*> DeviceExponents();
+  absl::Status AddChunk();
+  absl::Status TakeLargest();
 
   kernels::Triangle triangle_;
   int scale_bits_;
-  HostTensor partial_;              // F32 [triangle]: the current chunk.
-  HostTensor totals_;               // I64 [triangle].
+  RankPlace place_;
+  at::Tensor partial_;              // F32 [triangle]: the current chunk.
+  at::Tensor totals_;               // I64 [triangle].
   std::vector<int16_t> exponents_;  // [in_features]
-  std::vector<int16_t> largest_;    // [in_features]: over this rank's chunks, then over all.
+  at::Tensor device_exponents_;     // The same on the device, once they were needed there.
+  at::Tensor chunk_largest_;        // I16 [in_features], device: over this rank's chunks.
+  std::vector<int16_t> largest_;    // The same on the host from Reduce on, over all ranks.
   int64_t tokens_ = 0;
   int64_t sequences_ = 0;
 };

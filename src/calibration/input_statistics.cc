@@ -1,29 +1,43 @@
 #include "calibration/input_statistics.h"
 
-#include "llmc/parallel.h"
+#include <algorithm>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/tensor.h"
+#include "model/compute_device.h"
+#include "model/torch_tensor.h"
 
 namespace llmc {
 namespace {
 
-// H_ij / (d_i d_j).
-void ScaleHessian(std::span<const double> divisors, HostTensor& hessian) {
-  const int64_t n = hessian.dim(0);
-  float* h = hessian.as<float>();
-  ParallelFor(n, [&](int64_t i) {
-    for (int64_t j = 0; j < n; ++j) {
-      h[i * n + j] = static_cast<float>(h[i * n + j] / (divisors[i] * divisors[j]));
-    }
+constexpr int64_t kRowsAtATime = 64;
+
+// H_ij / (d_i d_j), in double, rounded once. In place.
+absl::Status ScaleHessian(const ComputeDevice& device, const std::vector<double>& divisors,
+                          const at::Tensor& hessian) {
+  const int64_t n = hessian.size(0);
+  return CatchTorch("Hessian", [&] {
+    const at::Tensor d = at::tensor(divisors, at::kDouble).to(hessian.device());
+    ForUnits(device, (n + kRowsAtATime - 1) / kRowsAtATime, [&](int64_t unit) {
+      const int64_t first = unit * kRowsAtATime;
+      const int64_t count = std::min(kRowsAtATime, n - first);
+      const at::Tensor rows = hessian.narrow(0, first, count);
+      const at::Tensor products = d.narrow(0, first, count).unsqueeze(1) * d.unsqueeze(0);
+      rows.copy_(rows.to(at::kDouble) / products);
+    });
   });
 }
 
 }  // namespace
 
-const HostTensor& InputStatistics::Hessian() {
-  if (!finished_) {
-    finished_ = hessian->Finish();
-    if (!divisors_.empty()) ScaleHessian(divisors_, *finished_);
+absl::StatusOr<at::Tensor> InputStatistics::Hessian() {
+  if (!finished_.defined()) {
+    LLMC_ASSIGN_OR_RETURN(finished_, hessian->Finish());
+    if (!divisors_.empty()) {
+      LLMC_RETURN_IF_ERROR(ScaleHessian(hessian->device(), divisors_, finished_));
+    }
   }
-  return *finished_;
+  return finished_;
 }
 
 std::vector<double> InputStatistics::MeanMagnitudes() const {
@@ -45,15 +59,19 @@ std::vector<double> InputStatistics::SquareSums() const {
   return sums;
 }
 
-void InputStatistics::DivideBy(std::span<const float> factors) {
+absl::Status InputStatistics::DivideBy(std::span<const float> factors) {
+  kept_factor.reset();
   if (divisors_.empty()) divisors_.assign(factors.size(), 1.0);
   for (size_t i = 0; i < factors.size(); ++i) divisors_[i] *= factors[i];
-  if (finished_) {
-    ScaleHessian(std::vector<double>(factors.begin(), factors.end()), *finished_);
+  if (finished_.defined()) {
+    LLMC_RETURN_IF_ERROR(ScaleHessian(hessian->device(),
+                                      std::vector<double>(factors.begin(), factors.end()),
+                                      finished_));
   }
-  if (channels == nullptr) return;
+  if (channels == nullptr) return absl::OkStatus();
   channels->DivideBy(factors);
   if (extrema != nullptr) *extrema = channels->OfAllChannels();
+  return absl::OkStatus();
 }
 
 }  // namespace llmc

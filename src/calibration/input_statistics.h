@@ -10,13 +10,26 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "calibration/channel_extrema.h"
 #include "calibration/exact_sums.h"
 #include "calibration/extrema.h"
 #include "calibration/hessian.h"
-#include "llmc/tensor.h"
+#include "llmc/status.h"
 
 namespace llmc {
+
+// The factor of a Hessian, and what it was asked with.
+struct HessianFactor {
+  bool ordered = false;             // Columns by falling diagonal.
+  double asked_dampening_frac = 0;  // Of the mean diagonal; see dampening_frac.
+
+  at::Tensor upper;            // F32 [in_features, in_features]; undefined when it failed.
+  std::vector<int32_t> order;  // Original column of each position; empty: natural.
+  double dampening_frac = 0;   // As used.
+  double lambda = 0;           // What was added to the diagonal of H.
+  std::vector<int32_t> dead;   // Original columns whose diagonal was 0.
+};
 
 // The statistics of one activation, shared by all modifiers of a layer; what none of
 // them asked for is null. One capture, of the layer as it was loaded, serves them
@@ -46,12 +59,15 @@ struct InputStatistics {
   std::unique_ptr<ExactSums> sample_norms;  // [in_features]: sums over samples of |x|_2.
 
   // On the owner, after Reduce: H of the input as it is now, F32 [in_features,
-  // in_features]. The first call finishes the accumulator; the tensor lives as long
-  // as this struct.
-  const HostTensor& Hessian();
+  // in_features], where the accumulator has it. The first call finishes the accumulator.
+  absl::StatusOr<at::Tensor> Hessian();
+
+  // On the owner: a factor of Hessian() as it is now, kept for a modifier that will ask
+  // for the same. DivideBy drops it.
+  std::optional<HessianFactor> kept_factor;
 
   // Frees it; nobody asks again.
-  void ForgetHessian() { finished_.reset(); }
+  void ForgetHessian() { finished_ = at::Tensor(); }
 
   // Mean over tokens of |x|, [in_features], of the input as it is now. Zeros
   // without tokens.
@@ -61,10 +77,10 @@ struct InputStatistics {
   std::vector<double> SquareSums() const;
 
   // The input is divided by `factors`, [in_features], > 0; equal on all ranks.
-  void DivideBy(std::span<const float> factors);
+  absl::Status DivideBy(std::span<const float> factors);
 
  private:
-  std::optional<HostTensor> finished_;
+  at::Tensor finished_;           // Undefined before Hessian().
   std::vector<double> divisors_;  // Product of all factors; empty: 1.
 };
 

@@ -15,10 +15,11 @@ int64_t NumChunks(int64_t total_tokens) {
   return most;
 }
 
-Chunk MakeChunk(const std::vector<int64_t>& sample_tokens, int64_t begin, int64_t end) {
+Chunk MakeChunk(const std::vector<int64_t>& sample_tokens, int64_t min_pack_tokens, int64_t begin,
+                int64_t end) {
   Chunk chunk;
   for (int64_t i = begin; i < end; ++i) {
-    if (chunk.packs.empty() || chunk.packs.back().tokens >= kMinPackTokens) {
+    if (chunk.packs.empty() || chunk.packs.back().tokens >= min_pack_tokens) {
       chunk.packs.push_back({i, i, 0});
     }
     chunk.packs.back().end = i + 1;
@@ -30,7 +31,8 @@ Chunk MakeChunk(const std::vector<int64_t>& sample_tokens, int64_t begin, int64_
 
 }  // namespace
 
-std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens) {
+std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens,
+                                 int64_t min_pack_tokens) {
   const int64_t total = std::accumulate(sample_tokens.begin(), sample_tokens.end(), int64_t{0});
   const int64_t num_chunks = NumChunks(total);
   const int64_t num_samples = static_cast<int64_t>(sample_tokens.size());
@@ -42,17 +44,11 @@ std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens) {
     const int64_t next = static_cast<int64_t>(chunks.size()) + 1;
     const bool reached = seen * num_chunks >= next * total;
     if (reached || i + 1 == num_samples) {
-      chunks.push_back(MakeChunk(sample_tokens, begin, i + 1));
+      chunks.push_back(MakeChunk(sample_tokens, min_pack_tokens, begin, i + 1));
       begin = i + 1;
     }
   }
   return chunks;
-}
-
-std::vector<int64_t> ChunksOfRank(int64_t num_chunks, int rank, int world_size) {
-  std::vector<int64_t> owned;
-  for (int64_t chunk = rank; chunk < num_chunks; chunk += world_size) owned.push_back(chunk);
-  return owned;
 }
 
 }  // namespace llmc

@@ -8,7 +8,7 @@
 namespace llmc {
 
 // Consecutive samples [begin, end) whose inputs enter a statistic as one matrix
-// product. A pack has at least kMinPackTokens tokens, or is the last of its chunk.
+// product. A pack has at least `min_pack_tokens` tokens, or is the last of its chunk.
 struct Pack {
   int64_t begin = 0;
   int64_t end = 0;
@@ -23,6 +23,8 @@ struct Chunk {
 };
 
 inline constexpr int64_t kMinPackTokens = 512;
+// On a device, whose products want more rows.
+inline constexpr int64_t kMinDevicePackTokens = 4096;
 inline constexpr int64_t kMinChunkTokens = 4096;
 
 // Cuts samples of the given lengths (tokens, > 0) into chunks whose equal share is at
@@ -31,10 +33,8 @@ inline constexpr int64_t kMinChunkTokens = 4096;
 // number of chunks is rounded down to a multiple of 24, 12, 4 or 2, so that
 // common numbers of ranks get equal shares. Depends on the lengths alone, so the
 // bytes of a result do not depend on ranks or threads.
-std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens);
-
-// Numbers of the chunks that `rank` owns: rank, rank + world_size, ...
-std::vector<int64_t> ChunksOfRank(int64_t num_chunks, int rank, int world_size);
+std::vector<Chunk> CutIntoChunks(const std::vector<int64_t>& sample_tokens,
+                                 int64_t min_pack_tokens = kMinPackTokens);
 
 }  // namespace llmc
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/strict_json.h"
+#include "llmc/counters.h"
 
 namespace llmc {
 namespace {
@@ -222,6 +223,7 @@ absl::Status Checkpoint::ReadRange(const CheckpointTensor& tensor, int64_t byte_
   const int64_t offset = tensor.offset + byte_offset;
   const auto length = static_cast<off_t>(bytes.size());
   const absl::Status status = file.ReadAt(offset, bytes);
+  Count(Counter::kModelReadBytes, std::ssize(bytes));
   if (!status.ok()) return At(absl::StrCat("tensor ", Quoted(tensor.spec.name)), status);
   if (options_.drop_page_cache && bytes.size() >= kHintBytes)
     (void)::posix_fadvise(file.descriptor(), offset, length, POSIX_FADV_DONTNEED);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/content_hash.h"
 #include "checkpoint/strict_json.h"
+#include "llmc/counters.h"
 #include "llmc/failpoint.h"
 #include "llmc/file.h"
 #include "llmc/parallel.h"
@@ -314,6 +315,7 @@ absl::Status CheckpointWriter::WriteAt(absl::string_view name, int64_t byte_offs
   }
   LLMC_RETURN_IF_ERROR(Failpoint("write.tensor"));
   LLMC_RETURN_IF_ERROR(shards_[placed->shard].WriteAt(placed->offset + byte_offset, bytes));
+  Count(Counter::kOutputWrittenBytes, std::ssize(bytes));
   // After the write: a Sync between would take the flag and miss the bytes.
   written_[placed->shard] = true;
   return absl::OkStatus();

@@ -76,19 +76,20 @@ void AddNumericOptions(CLI::App& app, Job& job) {
       {"bfloat16", ComputeDType::kBFloat16}};
   static const std::map<std::string, QuotientRounding> kRoundings = {
       {"model-dtype", QuotientRounding::kModelDtype}, {"float32", QuotientRounding::kFloat32}};
-  app.add_option("--device", job.device, "where layers are computed")
+  app.add_option("--device", job.device,
+                 "where layers are computed; auto takes a CUDA device when there is one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->envname("LLMC_DEVICE")
       ->capture_default_str();
   app.add_option("--compute-dtype", job.compute_dtype,
                  "type of a layer's matrix products; auto measures and takes the faster")
-      ->transform(CLI::CheckedTransformer(kComputeDTypes))
+      ->transform(CLI::CheckedTransformer(kComputeDTypes).description(""))
       ->type_name("auto|float32|bfloat16")
       ->envname("LLMC_COMPUTE_DTYPE");
   app.add_option("--quotient-rounding", job.quotient_rounding,
                  "round weight/scale to the model's dtype (as the reference does on CPU) or keep "
                  "float32 (as it does on GPU)")
-      ->transform(CLI::CheckedTransformer(kRoundings))
+      ->transform(CLI::CheckedTransformer(kRoundings).description(""))
       ->type_name("model-dtype|float32")
       ->envname("LLMC_QUOTIENT_ROUNDING");
 }
@@ -124,6 +125,9 @@ void AddJobOptions(CLI::App& app, Job& job) {
   AddCalibrationOptions(app, job);
   AddSize(app, "--memory-budget", "host memory that one rank may use, such as 24GiB",
           [&job](int64_t bytes) { job.memory_budget_bytes = bytes; });
+  AddSize(app, "--device-memory-budget",
+          "memory of a CUDA device that one rank may use (default: what is free)",
+          [&job](int64_t bytes) { job.device_memory_budget_bytes = bytes; });
   AddOption(app, "--work-dir", job.work_dir, "where activations spill to (default: $TMPDIR)")
       ->type_name("DIR");
   AddSize(app, "--max-shard-size", "largest output file", [&job](int64_t bytes) {
@@ -137,7 +141,7 @@ void AddJobOptions(CLI::App& app, Job& job) {
   app.add_option("--sparse-format", job.sparse_format,
                  "store zeros of pruned weights like other numbers, or leave them out, for "
                  "compressed-tensors before 0.15")
-      ->transform(CLI::CheckedTransformer(kSparseFormats))
+      ->transform(CLI::CheckedTransformer(kSparseFormats).description(""))
       ->type_name("dense|sparse-24-bitmask|sparse-bitmask")
       ->envname("LLMC_SPARSE_FORMAT");
   app.add_flag("--fresh", job.fresh, "ignore an unfinished run and replace a finished output")

@@ -26,7 +26,8 @@ absl::Status PrintPlan(const Job& job, int num_ranks, const OutputOptions& outpu
   LLMC_ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   const Ranks ranks{num_ranks, std::max(1, NumThreads() / num_ranks)};
   const Estimate estimate =
-      EstimatePlan(plan, ExtentFromFlags(job), ranks, job.memory_budget_bytes);
+      EstimatePlan(plan, ExtentFromFlags(job), ranks, job.memory_budget_bytes,
+                   job.device_memory_budget_bytes);
   if (output.json) {
     PrintJson(ToJson(plan, estimate));
   } else {

@@ -1,6 +1,7 @@
 #include "client/channel.h"
 
 #include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -52,6 +53,17 @@ void AddChannelFlags(CLI::App& app, ChannelOptions& options) {
   app.add_option("--timeout", options.timeout_s, "seconds that one call may take")
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
+}
+
+std::vector<std::string> ReadableByOthers(const ChannelOptions& options) {
+  std::vector<std::string> found;
+  for (const std::string& file : {options.token_file, options.key_file}) {
+    struct stat status {};
+    const bool readable =
+        !file.empty() && stat(file.c_str(), &status) == 0 && (status.st_mode & S_IROTH) != 0;
+    if (readable) found.push_back(file);
+  }
+  return found;
 }
 
 absl::StatusOr<std::unique_ptr<CoordinatorChannel>> CoordinatorChannel::Open(

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "grpcpp/channel.h"
@@ -26,6 +27,9 @@ struct ChannelOptions {
 // --coordinator, --tls-ca, --tls-cert, --tls-key, --token-file and --timeout, each
 // also from LLMC_... in the environment.
 void AddChannelFlags(CLI::App& app, ChannelOptions& options);
+
+// Of the token and key files those that any user of this host may read.
+std::vector<std::string> ReadableByOthers(const ChannelOptions& options);
 
 class CoordinatorChannel {
  public:

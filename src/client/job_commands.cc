@@ -1,23 +1,28 @@
 #include "client/job_commands.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <random>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "client/job_text.h"
 #include "client/job_watcher.h"
+#include "client/watch_display.h"
 #include "google/protobuf/util/json_util.h"
 #include "llmc/file.h"
 #include "llmc/v1/job_service.grpc.pb.h"
 #include "nlohmann/json.hpp"
-#include "report/progress.h"
 #include "report/run_report.h"
 #include "report/terminal.h"
 #include "rpc/job_messages.h"
@@ -36,10 +41,6 @@ std::string ToJsonText(const google::protobuf::Message& message) {
   return text;
 }
 
-std::string StateText(v1::JobState state) {
-  return v1::JobState_Name(state).substr(std::string("JOB_STATE_").size());
-}
-
 std::string NameOf(const std::string& word) {
   return absl::StartsWith(word, "jobs/") ? word : absl::StrCat("jobs/", word);
 }
@@ -55,6 +56,47 @@ std::string AbsolutePath(const std::string& path) {
   const fs::path absolute = fs::absolute(path, error).lexically_normal();
   return error ? path : absolute.string();
 }
+
+// A new file that nobody else may read.
+class PrivateFile {
+ public:
+  static absl::StatusOr<PrivateFile> Create(const std::string& path) {
+    PrivateFile file(path);
+    unlink(path.c_str());
+    file.descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file.descriptor_ < 0) return ErrnoStatus(errno, path, "create");
+    return file;
+  }
+  PrivateFile(PrivateFile&& other) noexcept
+      : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+  ~PrivateFile() {
+    if (descriptor_ < 0) return;
+    close(descriptor_);
+    unlink(path_.c_str());
+  }
+
+  absl::Status Append(absl::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written = write(descriptor_, bytes.data(), bytes.size());
+      if (written < 0 && errno != EINTR) return ErrnoStatus(errno, path_, "write");
+      if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MoveTo(const std::string& path) {
+    if (fsync(descriptor_) != 0) return ErrnoStatus(errno, path_, "fsync");
+    if (rename(path_.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, path, "rename");
+    close(std::exchange(descriptor_, -1));
+    return FsyncDirectory(fs::absolute(path).parent_path());
+  }
+
+ private:
+  explicit PrivateFile(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+  int descriptor_ = -1;
+};
 
 // Paths become absolute and a recipe file becomes its text: the coordinator stands
 // elsewhere.
@@ -77,6 +119,11 @@ absl::StatusOr<v1::JobSpec> SpecOf(Job job) {
   return ToJobSpec(job);
 }
 
+int64_t NowSeconds() { return time(nullptr); }
+
+// Of errors that no server was asked about.
+constexpr char kUsage[] = "USAGE";
+
 int JobExitCode(v1::JobState state) {
   if (state == v1::JOB_STATE_FAILED) return kExitJobFailed;
   return state == v1::JOB_STATE_CANCELLED ? kExitJobCancelled : 0;
@@ -85,6 +132,7 @@ int JobExitCode(v1::JobState state) {
 }  // namespace
 
 int ClientExitCode(const absl::Status& status) {
+  if (ReasonOf(status) == kUsage) return kExitUsage;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return 0;
@@ -126,6 +174,7 @@ class JobCommands::Client {
     if (command == "watch") return Watch(NameOf(flags_.name));
     if (command == "report") return Report();
     if (command == "delete") return Delete();
+    if (command == "backup") return BackUp();
     return Verb(command);
   }
 
@@ -168,14 +217,37 @@ class JobCommands::Client {
     return 0;
   }
 
+  // The file appears whole or not at all.
+  absl::StatusOr<int> BackUp() {
+    const std::string partial = absl::StrCat(flags_.backup_file, ".partial");
+    grpc::ClientContext context;
+    channel_.Prepare(context, /*is_stream=*/true);
+    const auto stream = stub_->BackupStore(&context, v1::BackupStoreRequest());
+    LLMC_ASSIGN_OR_RETURN(PrivateFile file, PrivateFile::Create(partial));
+    v1::BackupStoreResponse response;
+    absl::Status status;
+    while (status.ok() && stream->Read(&response)) status = file.Append(response.part());
+    if (!status.ok()) context.TryCancel();
+    const absl::Status finished = FromRpcStatus(stream->Finish());
+    if (status.ok()) status = finished;
+    if (status.ok()) status = file.MoveTo(flags_.backup_file);
+    if (!status.ok()) return status;
+    if (output_.json) std::cout << nlohmann::json{{"file", flags_.backup_file}}.dump() << "\n";
+    return 0;
+  }
+
   absl::StatusOr<int> Submit() {
     v1::CreateJobRequest request;
-    LLMC_ASSIGN_OR_RETURN(*request.mutable_job()->mutable_spec(), SpecOf(flags_.job));
+    absl::StatusOr<v1::JobSpec> spec = SpecOf(flags_.job);
+    if (!spec.ok()) return WithReason(kUsage, spec.status());
+    *request.mutable_job()->mutable_spec() = *std::move(spec);
     request.mutable_job()->set_priority(flags_.priority);
+    request.mutable_job()->set_min_ranks(flags_.min_ranks);
     for (const std::string& label : flags_.labels) {
       const size_t equals = label.find('=');
       if (equals == std::string::npos) {
-        return absl::InvalidArgumentError(absl::StrCat("--label ", label, ": expected KEY=VALUE"));
+        return WithReason(kUsage, absl::InvalidArgumentError(
+                                      absl::StrCat("--label ", label, ": expected KEY=VALUE")));
       }
       (*request.mutable_job()->mutable_labels())[label.substr(0, equals)] =
           label.substr(equals + 1);
@@ -203,30 +275,15 @@ class JobCommands::Client {
       LLMC_ASSIGN_OR_RETURN(const v1::ListJobsResponse page,
                             (Ask<v1::ListJobsRequest, v1::ListJobsResponse>(
                                 &v1::JobService::Stub::ListJobs, request)));
-      *all.mutable_jobs() = [&] {
-        auto jobs = all.jobs();
-        jobs.MergeFrom(page.jobs());
-        return jobs;
-      }();
+      all.mutable_jobs()->MergeFrom(page.jobs());
       request.set_page_token(page.next_page_token());
     } while (!request.page_token().empty());
     if (output_.json) {
       std::cout << ToJsonText(all) << "\n";
       return 0;
     }
-    std::cout << absl::StrFormat("%-24s %-10s %-9s %s\n", "JOB", "STATE", "LAYERS", "OUTPUT");
-    for (const v1::Job& job : all.jobs()) PrintRow(job);
+    std::cout << ToText(all, NowSeconds());
     return 0;
-  }
-
-  void PrintRow(const v1::Job& job) {
-    const std::string layers =
-        job.progress().num_layers() == 0
-            ? "-"
-            : absl::StrCat(job.progress().layers_done(), "/", job.progress().num_layers());
-    std::cout << absl::StrFormat("%-24s %-10s %-9s %s\n", job.name().substr(5),
-                                 StateText(job.state()), layers,
-                                 EscapeForTerminal(job.spec().output()));
   }
 
   absl::StatusOr<int> Pools() {
@@ -237,13 +294,7 @@ class JobCommands::Client {
       std::cout << ToJsonText(pools) << "\n";
       return 0;
     }
-    for (const v1::Pool& pool : pools.pools()) {
-      std::cout << EscapeForTerminal(pool.name()) << "  " << pool.ranks_size() << " rank(s)  "
-                << (!pool.connected()    ? "connection lost"
-                    : pool.job().empty() ? "idle"
-                                         : pool.job())
-                << "\n";
-    }
+    std::cout << ToText(pools);
     return 0;
   }
 
@@ -270,18 +321,12 @@ class JobCommands::Client {
   absl::StatusOr<int> Watch(const std::string& name) {
     ProgressOptions options;
     options.quiet = output_.quiet || output_.json;
-    ProgressDisplay display(options);
-    const StepSink sink = display.Sink();
+    WatchDisplay display(name, options);
     JobWatcher watcher(channel_, name, [&](const v1::WatchJobResponse& message) {
       if (output_.json) {
         std::cout << ToJsonText(message) << std::endl;
-        return;
-      }
-      for (const v1::StepRecord& step : message.event().steps().steps()) sink(ToStepEvent(step));
-      if (message.event().has_state_change() && !output_.quiet) {
-        const v1::StateChange& moved = message.event().state_change();
-        std::cerr << name << ": " << StateText(moved.to()) << " ("
-                  << EscapeForTerminal(moved.reason()) << ")\n";
+      } else {
+        display.OnMessage(message);
       }
     });
     const absl::StatusOr<v1::JobState> state = watcher.Run();
@@ -299,31 +344,7 @@ class JobCommands::Client {
       std::cout << ToJsonText(job) << "\n";
       return;
     }
-    const auto line = [](const std::string& name, const std::string& value) {
-      if (!value.empty()) {
-        std::cout << absl::StrFormat("%-10s %s\n", name, EscapeForTerminal(value));
-      }
-    };
-    line("name", job.name());
-    line("state", StateText(job.state()));
-    line("error", job.error().message());
-    line("model", job.spec().model());
-    line("recipe", job.spec().has_preset() ? job.spec().preset() : "(text)");
-    line("output", job.spec().output());
-    line("priority", absl::StrCat(job.priority()));
-    line("submitter", job.submitter());
-    line("attempt", absl::StrCat(job.attempt()));
-    line("pool", job.pool());
-    if (job.progress().num_layers() > 0) {
-      line("layers", absl::StrCat(job.progress().layers_done(), " of ", job.progress().num_layers(),
-                                  ", ", job.progress().step()));
-    }
-    for (const v1::RankShare& share : job.partition().ranks()) {
-      line(absl::StrCat("rank ", share.rank()),
-           absl::StrCat("chunks ", share.first_chunk(), ", ",
-                        share.first_chunk() + job.partition().world_size(), ", ...; ",
-                        share.rows_per_layer(), " rows of a layer"));
-    }
+    std::cout << ToText(job, NowSeconds());
   }
 
   const CoordinatorChannel& channel_;
@@ -352,6 +373,8 @@ void JobCommands::AddSubmit(CLI::App& app) {
   submit->add_option("--priority", flags_.priority, "0 to 100; higher ones are served first")
       ->check(CLI::Range(0, 100))
       ->capture_default_str();
+  submit->add_option("--min-ranks", flags_.min_ranks, "only a pool of so many ranks gets it")
+      ->check(CLI::Range(0, 100'000));
   submit->add_option("--label", flags_.labels, "KEY=VALUE");
   submit->add_option("--job-id", flags_.job_id, "name of the job (default: made up)");
   submit->add_option("--request-id", flags_.request_id,
@@ -378,21 +401,32 @@ void JobCommands::Add(CLI::App& app, OutputOptions& output) {
   AddCommand(app, "list", "all jobs, newest first")
       ->add_option("--filter", flags_.filter, "such as \"state = RUNNING AND labels.team = x\"");
   AddCommand(app, "pools", "pools and what they do");
+  AddCommand(app, "backup", "a copy of the coordinator's job store; for administrators")
+      ->add_option("FILE", flags_.backup_file, "replaced when it exists")
+      ->required();
 }
 
 bool JobCommands::Has(const std::string& command) const {
-  static const char* const kCommands[] = {"submit", "get",   "list",   "watch",  "cancel", "pause",
-                                          "resume", "retry", "delete", "report", "pools"};
+  static const char* const kCommands[] = {"submit", "get",    "list",   "watch",
+                                          "cancel", "pause",  "resume", "retry",
+                                          "delete", "report", "pools",  "backup"};
   return std::find(std::begin(kCommands), std::end(kCommands), command) != std::end(kCommands);
 }
 
 int JobCommands::Run(const std::string& command) {
+  for (const std::string& file : ReadableByOthers(flags_.channel)) {
+    std::cerr << "llmc: warning: " << EscapeForTerminal(file)
+              << ": others may read this secret; chmod 600 it\n";
+  }
   const auto channel = CoordinatorChannel::Open(flags_.channel);
-  absl::Status status = channel.status();
+  absl::Status status = WithReason(kUsage, channel.status());
   if (status.ok()) {
     const absl::StatusOr<int> code = Client(**channel, flags_, *output_).Run(command);
     if (code.ok()) return *code;
     status = code.status();
+    if (ClientExitCode(status) == kExitUnreachable) {
+      status = WithReason(ReasonOf(status), At(flags_.channel.address, status));
+    }
   }
   if (output_->json) {
     const nlohmann::json error = {{"error",

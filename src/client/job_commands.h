@@ -27,7 +27,8 @@ inline constexpr int kExitInterrupted = 130;
 
 int ClientExitCode(const absl::Status& status);
 
-// submit, get, list, watch, cancel, pause, resume, retry, delete, report, pools.
+// submit, get, list, watch, cancel, pause, resume, retry, delete, report, pools,
+// backup.
 class JobCommands {
  public:
   JobCommands();
@@ -48,8 +49,10 @@ class JobCommands {
     std::string request_id;
     std::string filter;
     std::string report_file;
+    std::string backup_file;
     std::vector<std::string> labels;
     int priority = 50;
+    int min_ranks = 0;
     bool wait = false;
     bool validate_only = false;
   };

@@ -60,6 +60,7 @@ v1::ReportRankRequest RankBeat::MakeRequest() {
   request.set_instance(options_.instance);
   request.set_rank(options_.rank);
   request.set_rss_bytes(options_.resident_bytes());
+  *request.mutable_counters() = options_.counters();
   if (!lease_) return request;
   *request.mutable_lease() = *lease_;
   if (!batch_ && !steps_.empty()) {

@@ -22,6 +22,7 @@ struct RankBeatOptions {
   int rank = 0;
   std::chrono::milliseconds interval{2000};
   std::function<int64_t()> resident_bytes;
+  std::function<v1::RankCounters()> counters;
   // This rank must not write any more, or a peer hangs. Expected not to return.
   std::function<void(const std::string& why)> on_fence;
 };

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <limits>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "llmc/counters.h"
 
 namespace llmc {
 namespace {
@@ -53,6 +55,33 @@ absl::Status DecodeStatus(absl::string_view text, int rank) {
                       absl::StrCat("rank ", rank, ": ", text.substr(space + 1)));
 }
 
+int64_t NanosecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+// The status of `operation`, a transport's, counted as `bytes` that this rank passed in
+// and the time it took.
+template <typename Operation>
+absl::Status Counted(Counter bytes_counter, Counter time_counter, int64_t bytes,
+                     const Operation& operation) {
+  const auto begin = std::chrono::steady_clock::now();
+  const absl::Status status = operation();
+  Count(bytes_counter, bytes);
+  Count(time_counter, NanosecondsSince(begin));
+  return status;
+}
+
+template <typename Operation>
+absl::Status CountedReduce(std::span<const int64_t> values, const Operation& operation) {
+  return Counted(Counter::kReduceBytes, Counter::kReduceNanoseconds,
+                 std::ssize(std::as_bytes(values)), operation);
+}
+
+template <typename Operation>
+absl::Status CountedGather(std::span<const std::byte> mine, const Operation& operation) {
+  return Counted(Counter::kGatherBytes, Counter::kGatherNanoseconds, std::ssize(mine), operation);
+}
+
 }  // namespace
 
 absl::Status Collective::CheckRoot(absl::string_view name, int root) const {
@@ -62,12 +91,13 @@ absl::Status Collective::CheckRoot(absl::string_view name, int root) const {
 }
 
 absl::Status Collective::AllReduceSum(std::span<int64_t> values) {
-  return DoReduce("AllReduceSum", values, Op::kSum, kAllRanks);
+  return CountedReduce(values,
+                       [&] { return DoReduce("AllReduceSum", values, Op::kSum, kAllRanks); });
 }
 
 absl::Status Collective::ReduceSum(std::span<int64_t> values, int root) {
   LLMC_RETURN_IF_ERROR(CheckRoot("ReduceSum", root));
-  return DoReduce("ReduceSum", values, Op::kSum, root);
+  return CountedReduce(values, [&] { return DoReduce("ReduceSum", values, Op::kSum, root); });
 }
 
 template <typename T>
@@ -77,7 +107,7 @@ absl::Status Collective::ReduceExtrema(absl::string_view name, std::span<T> valu
   for (size_t i = 0; i < values.size(); ++i) {
     keys[i] = values[i] != values[i] ? winner : SortKey(values[i]);
   }
-  LLMC_RETURN_IF_ERROR(DoReduce(name, keys, op, kAllRanks));
+  LLMC_RETURN_IF_ERROR(CountedReduce(keys, [&] { return DoReduce(name, keys, op, kAllRanks); }));
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = keys[i] == winner ? std::numeric_limits<T>::quiet_NaN() : FromSortKey<T>(keys[i]);
   }
@@ -85,10 +115,12 @@ absl::Status Collective::ReduceExtrema(absl::string_view name, std::span<T> valu
 }
 
 absl::Status Collective::AllReduceMax(std::span<int64_t> values) {
-  return DoReduce("AllReduceMax", values, Op::kMax, kAllRanks);
+  return CountedReduce(values,
+                       [&] { return DoReduce("AllReduceMax", values, Op::kMax, kAllRanks); });
 }
 absl::Status Collective::AllReduceMin(std::span<int64_t> values) {
-  return DoReduce("AllReduceMin", values, Op::kMin, kAllRanks);
+  return CountedReduce(values,
+                       [&] { return DoReduce("AllReduceMin", values, Op::kMin, kAllRanks); });
 }
 absl::Status Collective::AllReduceMax(std::span<double> values) {
   return ReduceExtrema("AllReduceMax", values, Op::kMax);
@@ -105,7 +137,8 @@ absl::Status Collective::AllReduceMin(std::span<float> values) {
 
 absl::Status Collective::Broadcast(std::span<std::byte> bytes, int root) {
   LLMC_RETURN_IF_ERROR(CheckRoot("Broadcast", root));
-  return DoBroadcast("Broadcast", bytes, root);
+  return Counted(Counter::kBroadcastBytes, Counter::kBroadcastNanoseconds, std::ssize(bytes),
+                 [&] { return DoBroadcast("Broadcast", bytes, root); });
 }
 
 absl::Status Collective::CheckOffsets(absl::string_view name, std::span<const std::byte> mine,
@@ -129,7 +162,7 @@ absl::Status Collective::AllGather(std::span<const std::byte> mine,
     return absl::InvalidArgumentError(
         absl::StrCat("AllGather: output of ", out.size(), " bytes, expected ", offsets.back()));
   }
-  return DoGather("AllGather", mine, offsets, out, kAllRanks);
+  return CountedGather(mine, [&] { return DoGather("AllGather", mine, offsets, out, kAllRanks); });
 }
 
 absl::Status Collective::Gather(std::span<const std::byte> mine, std::span<const int64_t> offsets,
@@ -140,7 +173,7 @@ absl::Status Collective::Gather(std::span<const std::byte> mine, std::span<const
     return absl::InvalidArgumentError(
         absl::StrCat("Gather: output of ", out.size(), " bytes, expected ", offsets.back()));
   }
-  return DoGather("Gather", mine, offsets, out, root);
+  return CountedGather(mine, [&] { return DoGather("Gather", mine, offsets, out, root); });
 }
 
 absl::StatusOr<std::vector<std::string>> Collective::GatherStringsTo(absl::string_view name,
@@ -148,12 +181,14 @@ absl::StatusOr<std::vector<std::string>> Collective::GatherStringsTo(absl::strin
                                                                      int root) {
   std::vector<int64_t> offsets(world_size() + 1, 0);
   offsets[rank() + 1] = std::ssize(mine);
-  LLMC_RETURN_IF_ERROR(DoReduce(name, offsets, Op::kSum, kAllRanks));
+  LLMC_RETURN_IF_ERROR(
+      CountedReduce(offsets, [&] { return DoReduce(name, offsets, Op::kSum, kAllRanks); }));
   for (int r = 0; r < world_size(); ++r) offsets[r + 1] += offsets[r];
   const bool receives = root == kAllRanks || root == rank();
   std::string joined(receives ? offsets.back() : 0, '\0');
-  LLMC_RETURN_IF_ERROR(
-      DoGather(name, AsBytes(mine), offsets, std::as_writable_bytes(std::span(joined)), root));
+  LLMC_RETURN_IF_ERROR(CountedGather(AsBytes(mine), [&] {
+    return DoGather(name, AsBytes(mine), offsets, std::as_writable_bytes(std::span(joined)), root);
+  }));
   std::vector<std::string> strings;
   for (int r = 0; receives && r < world_size(); ++r) {
     strings.push_back(joined.substr(offsets[r], offsets[r + 1] - offsets[r]));
@@ -171,12 +206,18 @@ absl::StatusOr<std::vector<std::string>> Collective::AllGatherStrings(absl::stri
   return GatherStringsTo("AllGatherStrings", mine, kAllRanks);
 }
 
-absl::Status Collective::Barrier() { return DoBarrier(); }
+absl::Status Collective::Barrier() {
+  const auto begin = std::chrono::steady_clock::now();
+  const absl::Status status = DoBarrier();
+  Count(Counter::kBarrierNanoseconds, NanosecondsSince(begin));
+  return status;
+}
 
 absl::Status Collective::AgreeOnStatus(const absl::Status& mine) {
   if (world_size() == 1) return mine;
   int64_t num_failed[1] = {mine.ok() ? 0 : 1};
-  LLMC_RETURN_IF_ERROR(DoReduce("AgreeOnStatus", num_failed, Op::kSum, kAllRanks));
+  LLMC_RETURN_IF_ERROR(CountedReduce(
+      num_failed, [&] { return DoReduce("AgreeOnStatus", num_failed, Op::kSum, kAllRanks); }));
   if (num_failed[0] == 0) return absl::OkStatus();
   LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> all,
                         GatherStringsTo("AgreeOnStatus", EncodeStatus(mine), kAllRanks));

@@ -40,7 +40,7 @@ void Coordinator::Apply(const Change& change, Now now) {
     const JobRecord* before = Find(id);
     const bool is_new_lease =
         before == nullptr || before->job().incarnation() != record.job().incarnation();
-    if (is_new_lease && before != nullptr) ++leases_of_submitter_[record.job().submitter()];
+    if (is_new_lease && before != nullptr) last_turn_[record.job().submitter()] = ++num_turns_;
     jobs_[id] = record;
     by_age_.insert({record.create_millis(), id});
     if (!record.request_id().empty()) by_request_[record.request_id()] = id;

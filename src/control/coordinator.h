@@ -111,6 +111,8 @@ class Coordinator {
   absl::StatusOr<Decision> Delete(absl::string_view id, absl::string_view etag) const;
 
   const store::v1::JobRecord* Find(absl::string_view id) const;
+  // Why no pool works on a queued job yet, for people; "" in other states.
+  std::string WaitsFor(const store::v1::JobRecord& record, Now now) const;
   // The job that an earlier request with this id made; null: none.
   const store::v1::JobRecord* FindRequest(absl::string_view request_id) const;
   // The job that has not ended and writes `output`; null: none.
@@ -167,7 +169,8 @@ class Coordinator {
                const std::optional<v1::JobError>& error, Now now, Change& change) const;
   void FailOrRetry(store::v1::JobRecord record, const v1::JobError& error, Now now,
                    Change& change) const;
-  bool Fits(const store::v1::JobRecord& record, const Session& session) const;
+  // "" or why the pool cannot do the job.
+  static std::string Misfit(const v1::Job& job, const Session& session);
   bool IsShunned(const store::v1::JobRecord& record, const Session& session) const;
   double Urgency(const store::v1::JobRecord& record, Now now) const;
   const store::v1::JobRecord* BestFor(const Session& session, Now now) const;
@@ -184,7 +187,8 @@ class Coordinator {
   std::map<std::string, std::string, std::less<>> by_output_;   // Of jobs that have not ended.
   std::map<std::string, int64_t> lease_end_ms_;                 // Job id -> steady time.
   std::map<std::string, int64_t> not_before_ms_;
-  std::map<std::string, int64_t> leases_of_submitter_;    // How often each was served.
+  std::map<std::string, int64_t> last_turn_;  // Of each submitter who was served.
+  int64_t num_turns_ = 0;
   std::map<std::string, Session, std::less<>> sessions_;  // By instance.
 };
 

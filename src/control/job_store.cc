@@ -1,7 +1,10 @@
 #include "control/job_store.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <fstream>
 #include <random>
 #include <utility>
 
@@ -29,6 +32,29 @@ std::string RandomBytes(size_t size) {
   std::string bytes;
   while (bytes.size() < size) bytes.push_back(static_cast<char>(device()));
   return bytes;
+}
+
+// SQLite would take an empty file for a new database.
+absl::Status CheckHeader(const std::filesystem::path& file) {
+  constexpr absl::string_view kMagic("SQLite format 3\0", 16);
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) {
+    return absl::NotFoundError(absl::StrCat(file.string(), ": no such file"));
+  }
+  std::ifstream stream(file, std::ios::binary);
+  std::string header(kMagic.size(), '\0');
+  stream.read(header.data(), std::ssize(header));
+  if (stream && header == kMagic) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(file.string(), ": not a backup of a job store"));
+}
+
+absl::Status SyncFile(const std::filesystem::path& file) {
+  const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return ErrnoStatus(errno, file, "open");
+  const int result = fsync(descriptor);
+  const int sync_error = errno;
+  close(descriptor);
+  return result == 0 ? absl::OkStatus() : ErrnoStatus(sync_error, file, "fsync");
 }
 
 template <typename Message>
@@ -60,7 +86,7 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::
   if (absl::IsDataLoss(status)) {
     return absl::DataLossError(
         absl::StrCat(status.message(), "; the job database is damaged: move ", directory.string(),
-                     " away and start with a copy of it, or with an empty directory"));
+                     " away, then llmc-coordinator restore a backup, or start without jobs"));
   }
   if (status.ok()) status = WriteFileDurably(directory / kOwner, SelfDescription());
   if (!status.ok()) return status;
@@ -83,8 +109,10 @@ absl::Status JobStore::MakeSchema() {
       "PRAGMA user_version", {}, [&](const auto& row) { version = std::get<int64_t>(row[0]); }));
   if (version == kSchemaVersion) return absl::OkStatus();
   if (version != 0) {
-    return absl::DataLossError(absl::StrCat(directory_.string(), ": schema ", version,
-                                            ", this llmc knows up to ", kSchemaVersion));
+    return absl::FailedPreconditionError(absl::StrCat(directory_.string(), ": schema ", version,
+                                                      ", written by a newer llmc; this one knows "
+                                                      "schema ",
+                                                      kSchemaVersion));
   }
   // Each of these may be the last before a crash, and all are repeatable.
   for (const char* sql :
@@ -195,6 +223,50 @@ absl::StatusOr<std::string> JobStore::ReadReport(absl::string_view job_id) {
                        [&](const auto& row) { report = std::get<std::string>(row[0]); }));
   if (!report.empty()) return report;
   return absl::NotFoundError(absl::StrCat("jobs/", job_id, ": no report yet"));
+}
+
+bool JobStore::IsAt(const std::filesystem::path& directory) {
+  std::error_code error;
+  return std::filesystem::exists(directory / kDatabase, error);
+}
+
+absl::Status JobStore::BackUp(const std::filesystem::path& file) {
+  // Made by us first: SQLite would give it the mode of any file.
+  const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) return ErrnoStatus(errno, file, "create");
+  absl::Status status = connection_->CopyInto(file);
+  if (status.ok() && fsync(descriptor) != 0) status = ErrnoStatus(errno, file, "fsync");
+  close(descriptor);
+  if (status.ok()) return FsyncDirectory(std::filesystem::absolute(file).parent_path());
+  unlink(file.c_str());
+  return absl::UnavailableError(status.message());
+}
+
+absl::Status JobStore::Restore(const std::filesystem::path& file,
+                               const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return ErrnoStatus(error.value(), directory, "create");
+  if (IsAt(directory)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory.string(), ": holds a job store; move it away first"));
+  }
+  LLMC_RETURN_IF_ERROR(CheckHeader(file));
+  // Checked before it has the store's name: a crash leaves no half store.
+  const std::filesystem::path staging = directory / "restoring";
+  std::filesystem::remove_all(staging, error);
+  std::filesystem::create_directory(staging, error);
+  std::filesystem::copy_file(file, staging / kDatabase, error);
+  if (error) return ErrnoStatus(error.value(), file, "copy");
+  LLMC_RETURN_IF_ERROR(SyncFile(staging / kDatabase));
+  {
+    LLMC_ASSIGN_OR_RETURN(const std::unique_ptr<JobStore> store, Open(staging));
+    LLMC_RETURN_IF_ERROR(store->LoadJobs().status());
+  }
+  std::filesystem::rename(staging / kDatabase, directory / kDatabase, error);
+  if (error) return ErrnoStatus(error.value(), directory, "rename");
+  std::filesystem::remove_all(staging, error);
+  return FsyncDirectory(directory);
 }
 
 StoreSize JobStore::Size() const {

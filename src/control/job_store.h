@@ -54,6 +54,18 @@ class JobStore {
   // kNotFound: no attempt of this job has left a report.
   absl::StatusOr<std::string> ReadReport(absl::string_view job_id);
 
+  // Whether `directory` holds a store.
+  static bool IsAt(const std::filesystem::path& directory);
+  // A consistent copy in `file`, a new file of mode 0600, durable when OK.
+  // kUnavailable: the disk fails; no file is left.
+  absl::Status BackUp(const std::filesystem::path& file);
+  // Makes `directory` with the store that BackUp has written to `file`.
+  // kFailedPrecondition: there is a store already, or a newer llmc wrote the file.
+  // kDataLoss: it is damaged, or no backup.
+  static absl::Status Restore(const std::filesystem::path& file,
+                              const std::filesystem::path& directory);
+
+  const std::filesystem::path& directory() const { return directory_; }
   // A random secret that lives as long as the database. 32 bytes.
   const std::string& secret() const { return secret_; }
   StoreSize Size() const;

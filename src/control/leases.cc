@@ -4,8 +4,11 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "control/coordinator.h"
+#include "control/partition.h"
 #include "control/transition.h"
 
 namespace llmc {
@@ -137,6 +140,9 @@ absl::StatusOr<v1::ReportRankResponse> Coordinator::BeatRank(const v1::ReportRan
   }
   session.heard_ms[request.rank()] = now.steady_ms;
   session.ranks[request.rank()].set_rss_bytes(request.rss_bytes());
+  if (request.has_counters()) {
+    *session.ranks[request.rank()].mutable_counters() = request.counters();
+  }
   v1::ReportRankResponse response;
   for (int rank : SilentRanks(session, now)) response.add_silent_ranks(rank);
   if (Holds(request.instance(), request.lease())) {
@@ -149,20 +155,68 @@ absl::StatusOr<v1::ReportRankResponse> Coordinator::BeatRank(const v1::ReportRan
   return response;
 }
 
-bool Coordinator::Fits(const JobRecord& record, const Session& session) const {
-  const auto& needed = record.job().plan().rank_memory_bytes();
-  const int world_size = static_cast<int>(session.ranks.size());
+namespace {
+
+// Bytes that one of `world_size` ranks needs: the plan's figure for the next smaller
+// world that it knows.
+int64_t RankMemory(const v1::PlanSummary& plan, int world_size) {
   int64_t bytes = 0;
   int best = 0;
-  for (const auto& [ranks, need] : needed) {
-    if (ranks <= world_size && ranks > best) {
-      best = ranks;
-      bytes = need;
+  for (const auto& [ranks, need] : plan.rank_memory_bytes()) {
+    if (ranks > world_size || ranks <= best) continue;
+    best = ranks;
+    bytes = need;
+  }
+  return bytes;
+}
+
+bool HasDevice(const v1::PoolRank& rank, const std::string& device) {
+  return device != "cuda" || absl::StartsWith(rank.device(), "cuda");
+}
+
+// "1.5 GiB", for people.
+std::string GibiBytes(int64_t bytes) {
+  return absl::StrFormat("%.1f GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+}  // namespace
+
+std::string Coordinator::Misfit(const v1::Job& job, const Session& session) {
+  const int world_size = static_cast<int>(session.ranks.size());
+  if (world_size < job.min_ranks()) {
+    return absl::StrCat("has ", world_size, " rank(s), ", job.min_ranks(), " are asked for");
+  }
+  const int64_t bytes = RankMemory(job.plan(), world_size);
+  for (const v1::PoolRank& rank : session.ranks) {
+    if (!HasDevice(rank, job.spec().device())) {
+      return absl::StrCat("rank ", rank.rank(), " has no ", job.spec().device());
+    }
+    if (rank.memory_bytes() != 0 && rank.memory_bytes() < bytes) {
+      return absl::StrCat("rank ", rank.rank(), " has ", GibiBytes(rank.memory_bytes()), ", ",
+                          GibiBytes(bytes), " are needed");
     }
   }
-  return std::all_of(session.ranks.begin(), session.ranks.end(), [bytes](const v1::PoolRank& rank) {
-    return rank.memory_bytes() == 0 || rank.memory_bytes() >= bytes;
-  });
+  return "";
+}
+
+std::string Coordinator::WaitsFor(const JobRecord& record, Now now) const {
+  const std::string id(JobIdOf(record.job().name()));
+  if (record.job().state() != v1::JOB_STATE_QUEUED) return "";
+  if (const auto time = not_before_ms_.find(id);
+      time != not_before_ms_.end() && time->second > now.steady_ms) {
+    return absl::StrCat("the next attempt, in ", (time->second - now.steady_ms + 999) / 1000, " s");
+  }
+  std::string misfits;
+  bool any = false;
+  for (const auto& [instance, session] : sessions_) {
+    if (!session.connected || session.draining) continue;
+    any = true;
+    const std::string misfit = Misfit(record.job(), session);
+    if (misfit.empty()) return "its turn";
+    if (misfits.size() < 500) absl::StrAppend(&misfits, "; ", session.pool, ": ", misfit);
+  }
+  if (!any) return "a pool; none is attached";
+  return absl::StrCat("a pool that it fits", misfits);
 }
 
 bool Coordinator::IsShunned(const JobRecord& record, const Session& session) const {
@@ -172,7 +226,8 @@ bool Coordinator::IsShunned(const JobRecord& record, const Session& session) con
   };
   if (!fails(session.pool)) return false;
   return std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
-    return entry.second.connected && !fails(entry.second.pool) && Fits(record, entry.second);
+    return entry.second.connected && !fails(entry.second.pool) &&
+           Misfit(record.job(), entry.second).empty();
   });
 }
 
@@ -183,7 +238,8 @@ double Coordinator::Urgency(const JobRecord& record, Now now) const {
 }
 
 const JobRecord* Coordinator::BestFor(const Session& session, Now now) const {
-  // The most urgent; among equals the submitter who was served least, then the oldest.
+  // The most urgent; among equals the submitter who was served longest ago, then the
+  // oldest.
   using Rank = std::tuple<double, int64_t, int64_t>;
   const JobRecord* best = nullptr;
   Rank best_rank;
@@ -191,12 +247,11 @@ const JobRecord* Coordinator::BestFor(const Session& session, Now now) const {
     const auto not_before = not_before_ms_.find(id);
     if (not_before != not_before_ms_.end() && not_before->second > now.steady_ms) continue;
     const JobRecord& record = jobs_.find(id)->second;
-    const auto served = leases_of_submitter_.find(record.job().submitter());
-    const Rank rank{-Urgency(record, now),
-                    served == leases_of_submitter_.end() ? 0 : served->second,
+    const auto turn = last_turn_.find(record.job().submitter());
+    const Rank rank{-Urgency(record, now), turn == last_turn_.end() ? 0 : turn->second,
                     record.create_millis()};
     if (best != nullptr && rank >= best_rank) continue;
-    if (!Fits(record, session) || IsShunned(record, session)) continue;
+    if (!Misfit(record.job(), session).empty() || IsShunned(record, session)) continue;
     best = &record;
     best_rank = rank;
   }
@@ -227,6 +282,7 @@ std::optional<LeaseDecision> Coordinator::NextLease(absl::string_view instance, 
   decision.offer.mutable_lease()->set_incarnation(job.incarnation());
   *decision.offer.mutable_spec() = job.spec();
   *decision.offer.mutable_partition() = job.partition();
+  *decision.offer.mutable_plan() = job.plan();
   return decision;
 }
 

@@ -87,6 +87,19 @@ absl::Status SqliteConnection::Run(
   return status;
 }
 
+absl::Status SqliteConnection::CopyInto(const std::string& path) {
+  sqlite3_stmt* statement = nullptr;
+  if (sqlite3_prepare_v2(database_, "VACUUM INTO ?1", -1, &statement, nullptr) != SQLITE_OK) {
+    return Failure("prepare");
+  }
+  sqlite3_bind_text64(statement, 1, path.data(), path.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+  const int result = sqlite3_step(statement);
+  const absl::Status status =
+      result == SQLITE_DONE ? absl::OkStatus() : Failure("copy into a backup");
+  sqlite3_finalize(statement);
+  return status;
+}
+
 void SqliteConnection::Rollback() {
   // Some failures end the transaction by themselves.
   if (sqlite3_get_autocommit(database_) == 0) (void)Run("ROLLBACK");

@@ -33,6 +33,8 @@ class SqliteConnection {
   // Runs one statement; `on_row` is called with the columns of every row.
   absl::Status Run(const std::string& sql, const std::vector<SqlValue>& values = {},
                    const std::function<void(const std::vector<SqlValue>&)>& on_row = {});
+  // A compact, consistent copy in a new file, not synchronised yet.
+  absl::Status CopyInto(const std::string& path);
   // Rolls back if a transaction is open.
   void Rollback();
 

@@ -1,6 +1,5 @@
 #include "control/transition.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -54,37 +53,6 @@ void Move(store::v1::JobRecord& record, v1::JobState to, const std::string& reas
     record.clear_end_millis();
   }
   AppendEvent(record, std::move(event), now, change);
-}
-
-namespace {
-
-// Ranks share rows in units of so many, as the solver does.
-constexpr int64_t kRowUnit = 64;
-
-int64_t RowEdge(int64_t rows, int rank, int world_size) {
-  const int64_t units = (rows + kRowUnit - 1) / kRowUnit;
-  return std::min(rows, units * rank / world_size * kRowUnit);
-}
-
-}  // namespace
-
-v1::Partition MakePartition(const v1::PlanSummary& plan, int world_size) {
-  v1::Partition partition;
-  partition.set_world_size(world_size);
-  for (int rank = 0; rank < world_size; ++rank) {
-    v1::RankShare& share = *partition.add_ranks();
-    share.set_rank(rank);
-    share.set_first_chunk(rank);
-    share.set_row_begin_frac(static_cast<double>(rank) / world_size);
-    share.set_row_end_frac(static_cast<double>(rank + 1) / world_size);
-    int64_t rows = 0;
-    for (const v1::WeightShape& shape : plan.layer_weights()) {
-      rows += shape.count() * (RowEdge(shape.out_features(), rank + 1, world_size) -
-                               RowEdge(shape.out_features(), rank, world_size));
-    }
-    share.set_rows_per_layer(rows);
-  }
-  return partition;
 }
 
 }  // namespace llmc

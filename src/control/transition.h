@@ -19,9 +19,6 @@ void AppendEvent(store::v1::JobRecord& record, v1::JobEvent event, Now now, Chan
 // The last part of "jobs/x".
 absl::string_view JobIdOf(absl::string_view name);
 
-// Who does what on a pool of `world_size` ranks.
-v1::Partition MakePartition(const v1::PlanSummary& plan, int world_size);
-
 google::protobuf::Timestamp ToTimestamp(int64_t millis);
 
 }  // namespace llmc

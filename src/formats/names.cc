@@ -48,6 +48,12 @@ constexpr std::array<Named<Format>, 8> kFormats = {{
     {"mxfp8-quantized", Format::kMxfp8Quantized},
 }};
 
+constexpr std::array<Named<SparseFormat>, 3> kSparseFormats = {{
+    {"dense", SparseFormat::kDense},
+    {"sparse-24-bitmask", SparseFormat::kSparse24Bitmask},
+    {"sparse-bitmask", SparseFormat::kSparseBitmask},
+}};
+
 template <typename Table, typename Enum>
 absl::string_view NameIn(const Table& table, Enum value) {
   for (const auto& entry : table) {
@@ -89,17 +95,7 @@ int EditDistance(const std::string& a, const std::string& b) {
 absl::string_view NumberTypeName(NumberType type) { return NameIn(kNumberTypes, type); }
 absl::string_view StrategyName(Strategy strategy) { return NameIn(kStrategies, strategy); }
 absl::string_view ActOrderName(ActOrder actorder) { return NameIn(kActOrders, actorder); }
-absl::string_view SparseFormatName(SparseFormat format) {
-  switch (format) {
-    case SparseFormat::kDense:
-      return "dense";
-    case SparseFormat::kSparse24Bitmask:
-      return "sparse-24-bitmask";
-    case SparseFormat::kSparseBitmask:
-      return "sparse-bitmask";
-  }
-  return "";
-}
+absl::string_view SparseFormatName(SparseFormat format) { return NameIn(kSparseFormats, format); }
 
 absl::string_view FormatName(Format format) { return NameIn(kFormats, format); }
 
@@ -112,6 +108,10 @@ absl::StatusOr<Strategy> StrategyFromName(absl::string_view name) {
 }
 
 absl::StatusOr<Format> FormatFromName(absl::string_view name) { return ValueIn(kFormats, name); }
+
+absl::StatusOr<SparseFormat> SparseFormatFromName(absl::string_view name) {
+  return ValueIn(kSparseFormats, name);
+}
 
 absl::StatusOr<ActOrder> ActOrderFromName(absl::string_view name) {
   const std::string lower = absl::AsciiStrToLower(name);

@@ -17,11 +17,12 @@ absl::string_view ActOrderName(ActOrder actorder);        // "weight", "static"
 absl::string_view FormatName(Format format);              // "pack-quantized", "dense", ...
 absl::string_view SparseFormatName(SparseFormat format);  // "sparse-24-bitmask", "dense", ...
 
-// Case-insensitive, as the reference reads them; FormatFromName is exact.
+// Case-insensitive, as the reference reads them; those of formats are exact.
 // kInvalidArgument lists the known names.
 absl::StatusOr<NumberType> NumberTypeFromName(absl::string_view name);
 absl::StatusOr<Strategy> StrategyFromName(absl::string_view name);
 absl::StatusOr<Format> FormatFromName(absl::string_view name);
+absl::StatusOr<SparseFormat> SparseFormatFromName(absl::string_view name);
 
 // "weight" and "static". kInvalidArgument for the removed orders "group" and
 // "dynamic", with what to write instead.

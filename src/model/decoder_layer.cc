@@ -13,6 +13,7 @@
 #include "ATen/ops/linear.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/relu.h"
+#include "ATen/ops/repeat_interleave.h"
 #include "ATen/ops/scaled_dot_product_attention.h"
 #include "ATen/ops/silu.h"
 #include "ATen/ops/tril.h"
@@ -62,20 +63,22 @@ at::Tensor SlidingMask(int64_t tokens, int64_t window, const at::Tensor& like) {
   return at::full({tokens, tokens}, -INFINITY, like.options()).masked_fill(seen, 0.0);
 }
 
-absl::StatusOr<at::Tensor> ReadDense(const WeightReader& reader, const std::string& name,
+absl::StatusOr<at::Tensor> ReadDense(const TensorReader& reader, const std::string& name,
                                      const Shape& shape, const LayerPlacement& placement) {
-  LLMC_ASSIGN_OR_RETURN(HostTensor tensor, reader(name));
-  if (tensor.shape() != shape) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": shape ", ShapeString(tensor.shape()),
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor tensor, reader(name));
+  if (tensor.sizes().vec() != shape) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": shape ",
+                                                   ShapeString(tensor.sizes().vec()),
                                                    ", expected ", ShapeString(shape)));
   }
-  if (!IsDenseFloat(tensor.dtype())) {
+  LLMC_ASSIGN_OR_RETURN(const DType dtype, DTypeFrom(tensor.scalar_type()));
+  if (!IsDenseFloat(dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        name, ": dtype ", SafetensorsName(tensor.dtype()), ", expected F64, F32, F16 or BF16"));
+        name, ": dtype ", SafetensorsName(dtype), ", expected F64, F32, F16 or BF16"));
   }
   at::Tensor loaded;
-  LLMC_RETURN_IF_ERROR(CatchTorch(
-      name, [&] { loaded = ToTorch(std::move(tensor)).to(placement.device, placement.dtype); }));
+  LLMC_RETURN_IF_ERROR(
+      CatchTorch(name, [&] { loaded = tensor.to(placement.device, placement.dtype); }));
   return loaded;
 }
 
@@ -131,7 +134,7 @@ struct DecoderLayer::Impl {
   // Linears that share an input, by the role of the first.
   std::unordered_map<int, std::vector<std::string>> groups;
 
-  absl::Status Add(const ModuleSpec& module, const WeightReader& reader);
+  absl::Status Add(const ModuleSpec& module, const TensorReader& reader);
   const Module& At(Role role) const { return modules[by_role.at(static_cast<int>(role))]; }
 
   void TapInput(Role first, const at::Tensor& x, Taps* taps) const;
@@ -140,11 +143,12 @@ struct DecoderLayer::Impl {
   // `projected` [tokens, heads * head_dim] as [heads, tokens, head_dim].
   at::Tensor SplitHeads(const at::Tensor& projected) const;
   at::Tensor Attend(const AttentionStates& states, bool differentiable) const;
+  at::Tensor AttendSample(AttentionStates states, const ForwardOptions& options) const;
   at::Tensor SelfAttention(const at::Tensor& x, const ForwardOptions& options) const;
   at::Tensor Mlp(const at::Tensor& x, const ForwardOptions& options) const;
 };
 
-absl::Status DecoderLayer::Impl::Add(const ModuleSpec& module, const WeightReader& reader) {
+absl::Status DecoderLayer::Impl::Add(const ModuleSpec& module, const TensorReader& reader) {
   if (module.role == Role::kContainer) return absl::OkStatus();
   Module loaded{module.name, module.role, {}, {}};
   LLMC_ASSIGN_OR_RETURN(loaded.weight,
@@ -196,13 +200,37 @@ at::Tensor DecoderLayer::Impl::Attend(const AttentionStates& states, bool differ
   const int64_t tokens = states.query.size(1);
   const int64_t window = spec.sliding_window[layer];
   const double scale = 1.0 / std::sqrt(static_cast<double>(spec.head_dim));
-  if (!differentiable && FitsBf16Kernel(states)) return AttendByKernel(states, scale, window);
+  if (!differentiable && placement.host_kernels && FitsBf16Kernel(states)) {
+    return AttendByKernel(states, scale, window);
+  }
   std::optional<at::Tensor> mask;
   if (window > 0 && tokens > window) mask = SlidingMask(tokens, window, states.query);
+  at::Tensor key = states.key;
+  at::Tensor value = states.value;
+  // Of LibTorch's CUDA kernels only flash attention, which takes 16-bit types and no mask,
+  // knows shared heads; without it the others would fall back to whole score matrices.
+  const bool repeats = !placement.host_kernels &&
+                       (mask.has_value() || states.query.scalar_type() == at::kFloat);
+  if (repeats) {
+    const int64_t queries_per_key = states.query.size(0) / key.size(0);
+    key = at::repeat_interleave(key, queries_per_key, 0);
+    value = at::repeat_interleave(value, queries_per_key, 0);
+  }
   const at::Tensor attended = at::scaled_dot_product_attention(
-      states.query.unsqueeze(0), states.key.unsqueeze(0), states.value.unsqueeze(0), mask,
-      /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(), scale, /*enable_gqa=*/true);
+      states.query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0), mask,
+      /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(), scale, /*enable_gqa=*/!repeats);
   return attended.squeeze(0).transpose(0, 1).reshape({tokens, -1});
+}
+
+at::Tensor DecoderLayer::Impl::AttendSample(AttentionStates states,
+                                            const ForwardOptions& options) const {
+  const at::Tensor& query = states.query;
+  const RotaryTable::CosSin table =
+      placement.rotary->Get(query.size(1), query.scalar_type(), query.device());
+  states.query = Rotate(states.query, table);
+  states.key = Rotate(states.key, table);
+  if (options.taps != nullptr) options.taps->Attention(attention_name, states);
+  return Attend(states, options.differentiable);
 }
 
 at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x,
@@ -216,11 +244,20 @@ at::Tensor DecoderLayer::Impl::SelfAttention(const at::Tensor& x,
     query = Norm(Role::kQueryNorm, query);
     key = Norm(Role::kKeyNorm, key);
   }
-  const RotaryTable::CosSin table = placement.rotary->Get(x.size(0), x.scalar_type(), x.device());
-  AttentionStates states{Rotate(query.transpose(0, 1), table), Rotate(key.transpose(0, 1), table),
-                         value.transpose(0, 1)};
-  if (taps != nullptr) taps->Attention(attention_name, states);
-  const at::Tensor attended = Attend(states, options.differentiable);
+  const AttentionStates all{query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)};
+  at::Tensor attended;
+  if (options.lengths.size() <= 1) {
+    attended = AttendSample(all, options);
+  } else {
+    std::vector<at::Tensor> samples;
+    int64_t first = 0;
+    for (const int64_t tokens : options.lengths) {
+      const auto rows = [&](const at::Tensor& states) { return states.narrow(1, first, tokens); };
+      samples.push_back(AttendSample({rows(all.query), rows(all.key), rows(all.value)}, options));
+      first += tokens;
+    }
+    attended = at::cat(samples);
+  }
   TapInput(Role::kAttentionOutput, attended, taps);
   return Multiply(Role::kAttentionOutput, attended, options);
 }
@@ -242,6 +279,16 @@ DecoderLayer::~DecoderLayer() = default;
 absl::StatusOr<DecoderLayer> DecoderLayer::Load(const ModelSpec& spec, int64_t layer,
                                                 const WeightReader& reader,
                                                 const LayerPlacement& placement) {
+  const auto read = [&](const std::string& name) -> absl::StatusOr<at::Tensor> {
+    LLMC_ASSIGN_OR_RETURN(HostTensor tensor, reader(name));
+    return ToTorch(std::move(tensor));
+  };
+  return LoadTensors(spec, layer, read, placement);
+}
+
+absl::StatusOr<DecoderLayer> DecoderLayer::LoadTensors(const ModelSpec& spec, int64_t layer,
+                                                       const TensorReader& reader,
+                                                       const LayerPlacement& placement) {
   if (layer < 0 || layer >= spec.num_hidden_layers) {
     return absl::InvalidArgumentError(absl::StrCat("layer ", layer, ", expected one of the ",
                                                    spec.num_hidden_layers, " of the model"));

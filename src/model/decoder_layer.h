@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,10 @@ class RotaryTable;
 // thread at a time.
 using WeightReader = std::function<absl::StatusOr<HostTensor>(const std::string& tensor_name)>;
 
+// The same as a LibTorch tensor, on any device; one that is where the layer is placed is
+// used as it is.
+using TensorReader = std::function<absl::StatusOr<at::Tensor>(const std::string& tensor_name)>;
+
 // Queries, keys and values of one sample after norm and rope, as a key-value
 // cache would hold them.
 struct AttentionStates {
@@ -40,7 +45,8 @@ class Taps {
 
   // `x`, [tokens, in_features] in the compute dtype, is about to be multiplied by
   // each of `linears` (full module names, one input group). Called once per
-  // group and before its linears run, in the order of execution.
+  // group and before its linears run, in the order of execution. Holds the tokens of all
+  // samples of the Forward.
   virtual void Input(absl::Span<const std::string> linears, const at::Tensor& x);
 
   // What `linear` multiplies in place of `x`. Default: `x`.
@@ -50,8 +56,9 @@ class Taps {
   // Default: `y`.
   virtual at::Tensor ReplaceOutput(const std::string& linear, const at::Tensor& y);
 
-  // Before attention; `attention` is the full module name
-  // ("model.layers.0.self_attn"). A member assigned here is used in its place.
+  // Before attention, once for every sample of the Forward, in order; `attention` is the
+  // full module name ("model.layers.0.self_attn"). A member assigned here is used in its
+  // place.
   virtual void Attention(const std::string& attention, AttentionStates& states);
 };
 
@@ -63,6 +70,9 @@ using WeightOverrides = std::map<std::string, at::Tensor>;
 enum class LayerPart : uint8_t { kAttention, kMlp };
 
 struct ForwardOptions {
+  // Tokens of each of several samples whose rows `hidden` holds one after the other:
+  // products are of all rows, attention is by sample. Empty: one sample.
+  std::span<const int64_t> lengths = {};
   Taps* taps = nullptr;  // Borrowed; null: none.
   // False: stop after the last Input tap, before down_proj; the returned tensor
   // is then undefined. Saves a product when only inputs are wanted.
@@ -78,6 +88,8 @@ struct LayerPlacement {
   at::ScalarType dtype = at::kFloat;         // Compute dtype: kFloat or kBFloat16.
   at::Device device = at::Device(at::kCPU);  // Of weights and activations.
   std::shared_ptr<RotaryTable> rotary;       // Shared by layers; null: one of its own.
+  // Whether our own kernels of the CPU may take the place of LibTorch's operations.
+  bool host_kernels = true;
 };
 
 // One block on one device.
@@ -97,13 +109,17 @@ class DecoderLayer {
   static absl::StatusOr<DecoderLayer> Load(const ModelSpec& spec, int64_t layer,
                                            const WeightReader& reader,
                                            at::ScalarType compute_dtype);
+  static absl::StatusOr<DecoderLayer> LoadTensors(const ModelSpec& spec, int64_t layer,
+                                                  const TensorReader& reader,
+                                                  const LayerPlacement& placement);
 
   DecoderLayer(DecoderLayer&&) noexcept;
   DecoderLayer& operator=(DecoderLayer&&) noexcept;
   ~DecoderLayer();
 
-  // `hidden`: [tokens, hidden_size] of ONE sample, positions 0.. tokens-1, in the
-  // compute dtype on the layer's device. Returns the block's output, same shape.
+  // `hidden`: [tokens, hidden_size] of one sample, positions 0.. tokens-1, or of those of
+  // options.lengths, in the compute dtype on the layer's device. Returns the block's
+  // output, same shape. On a device it enqueues and does not wait.
   // Throws c10::Error when LibTorch does (wrong shapes, out of memory): wrap a
   // batch of calls in CatchTorch.
   at::Tensor Forward(const at::Tensor& hidden, const ForwardOptions& options) const;

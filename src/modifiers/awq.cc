@@ -5,18 +5,32 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <numeric>
+#include <span>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/sum.h"
 #include "absl/strings/str_cat.h"
 #include "calibration/exact_sums.h"
+#include "calibration/tensor_collective.h"
 #include "kernels/compress.h"
-#include "kernels/gptq_solve.h"
 #include "model/torch_tensor.h"
+#include "modifiers/output_error.h"
 #include "modifiers/smoothing.h"
 #include "modifiers/widen.h"
+#include "plan/awq_race.h"
 
 namespace llmc {
+
+// A block that a search runs with candidate weights.
+struct AwqBlock {
+  LayerPart part = LayerPart::kAttention;
+  std::string input_group;
+  std::string last_linear;  // Whose output is the block's.
+  std::vector<WeightOverrides> candidates;
+};
+
 namespace {
 
 std::string WeightName(const std::string& module) { return absl::StrCat(module, ".weight"); }
@@ -92,33 +106,33 @@ absl::StatusOr<std::map<std::string, HostTensor>> Candidate(const std::vector<st
 
 // tr(E C E^T) summed over the consumers, E = Q(W s) / s - W, C the second moment.
 absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
-                                          std::span<const float> factors, const HostTensor& hessian,
+                                          std::span<const float> factors, const at::Tensor& hessian,
                                           LayerChange& change) {
   LLMC_ASSIGN_OR_RETURN(const auto candidate,
                         Candidate(transform.smoothing->consumers, factors, change));
   double loss = 0;
   for (const auto& [linear, rounded] : candidate) {
     LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
-    const HostTensor from = Widen(*dense, 0, dense->num_elements());
-    const HostTensor to = Widen(rounded, 0, rounded.num_elements());
-    loss += kernels::OutputError(from.as<float>(), to.as<float>(), rounded.dim(0), rounded.dim(1),
-                                 hessian.as<float>());
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor from,
+                          WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
+                          WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(*change.place.device, from, to, hessian));
+    loss += error;
   }
   return loss;
 }
 
-// The owner's Hessian on every rank: the owner's own, elsewhere in `received`.
-absl::StatusOr<const HostTensor*> ShareHessian(InputStatistics& statistics, Collective& collective,
-                                               HostTensor& received) {
+// The owner's Hessian on every rank.
+absl::StatusOr<at::Tensor> ShareHessian(InputStatistics& statistics, LayerChange& change) {
   const int64_t n = statistics.hessian->in_features();
-  if (statistics.owner != collective.rank()) received = HostTensor(DType::kF32, {n, n});
-  const HostTensor& hessian =
-      statistics.owner == collective.rank() ? statistics.Hessian() : received;
-  // The owner's bytes are only read.
-  const std::span<const std::byte> bytes = hessian.bytes();
-  LLMC_RETURN_IF_ERROR(
-      collective.Broadcast({const_cast<std::byte*>(bytes.data()), bytes.size()}, statistics.owner));
-  return &hessian;
+  Collective& collective = *change.collective;
+  absl::StatusOr<at::Tensor> hessian = statistics.owner == collective.rank()
+                                           ? statistics.Hessian()
+                                           : change.place.device->New(at::kFloat, {n, n});
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(hessian.status()));
+  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, change.place, *hessian, statistics.owner));
+  return hessian;
 }
 
 // The inputs of a layer's blocks and what the blocks give, of one sample.
@@ -136,23 +150,15 @@ class BlockTaps : public Taps {
   std::map<std::string, at::Tensor> outputs;  // By linear.
 };
 
-double SquaredError(const at::Tensor& a, const at::Tensor& b) {
+// F64 [1].
+at::Tensor SquaredError(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor difference = a.to(at::kFloat) - b.to(at::kFloat);
-  return (difference * difference).sum(at::kDouble).item().toDouble();
+  return (difference * difference).sum(at::kDouble).view({1});
 }
 
-// A block that a search runs with candidate weights.
-struct Block {
-  LayerPart part = LayerPart::kAttention;
-  std::string input_group;
-  std::string last_linear;  // Whose output is the block's.
-  std::vector<WeightOverrides> candidates;
-  size_t first = 0;  // Number of the first of `candidates`.
-};
-
-Block BlockOf(const SmoothMapping& mapping, const std::string& input_group, const Plan& plan) {
+AwqBlock BlockOf(const SmoothMapping& mapping, const std::string& input_group, const Plan& plan) {
   const ModuleSpec& consumer = plan.Find(mapping.consumers[0])->module;
-  Block block;
+  AwqBlock block;
   const bool is_attention = consumer.role == Role::kQuery;
   block.part = is_attention ? LayerPart::kAttention : LayerPart::kMlp;
   block.input_group = input_group;
@@ -167,20 +173,39 @@ Block BlockOf(const SmoothMapping& mapping, const std::string& input_group, cons
 
 // Adds the losses of one sample to `sums`: of all blocks' candidates, in order.
 absl::Status AddLosses(const DecoderLayer& layer, const at::Tensor& hidden,
-                       const std::vector<Block>& blocks, std::mutex& mutex, ExactSums& sums) {
+                       const std::vector<AwqBlock>& blocks, std::mutex& mutex, ExactSums& sums) {
   BlockTaps taps;
   layer.Forward(hidden, {.taps = &taps});
-  std::vector<double> losses;
-  for (const Block& block : blocks) {
+  std::vector<at::Tensor> losses;
+  for (const AwqBlock& block : blocks) {
     const at::Tensor& input = taps.inputs.at(block.input_group);
     const at::Tensor& expected = taps.outputs.at(block.last_linear);
     for (const WeightOverrides& weights : block.candidates) {
       losses.push_back(SquaredError(layer.RunPart(block.part, input, weights), expected));
     }
   }
+  const at::Tensor host = at::cat(losses).cpu();
   std::lock_guard<std::mutex> lock(mutex);
-  sums.Add(losses);
+  sums.Add({host.const_data_ptr<double>(), losses.size()});
   return absl::OkStatus();
+}
+
+// Numbers of the `count` least losses, rising; all others become infinite. NaN is never
+// among the least.
+std::vector<size_t> KeepBest(size_t count, std::vector<double>& losses) {
+  std::vector<size_t> order(losses.size());
+  std::iota(order.begin(), order.end(), 0);
+  for (double& loss : losses) {
+    if (std::isnan(loss)) loss = std::numeric_limits<double>::infinity();
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return losses[a] < losses[b]; });
+  for (size_t i = count; i < order.size(); ++i) {
+    losses[order[i]] = std::numeric_limits<double>::infinity();
+  }
+  order.resize(count);
+  std::sort(order.begin(), order.end());
+  return order;
 }
 
 }  // namespace
@@ -207,16 +232,14 @@ absl::StatusOr<AwqTransform::Search> AwqTransform::Prepare(const PlannedTransfor
 
 absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& change) const {
   InputStatistics& statistics = change.statistics->at(search.input_group);
-  HostTensor received;
-  LLMC_ASSIGN_OR_RETURN(const HostTensor* const hessian,
-                        ShareHessian(statistics, *change.collective, received));
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, ShareHessian(statistics, change));
   Collective& collective = *change.collective;
   const size_t count = search.factors.size();
   const auto first = [&](int rank) { return count * rank / collective.world_size(); };
   absl::Status local;
   for (size_t k = first(collective.rank()); k < first(collective.rank() + 1) && local.ok(); ++k) {
     const absl::StatusOr<double> loss =
-        LossBySecondMoment(*search.transform, search.factors[k], *hessian, change);
+        LossBySecondMoment(*search.transform, search.factors[k], hessian, change);
     local = loss.status();
     if (loss.ok()) search.losses[k] = *loss;
   }
@@ -229,51 +252,82 @@ absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& cha
   return absl::OkStatus();
 }
 
-absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
-                                           LayerChange& change) const {
-  const size_t num_candidates = searches.front()->factors.size();
+absl::StatusOr<std::vector<AwqBlock>> AwqTransform::MakeBlocks(const Heat& heat, size_t first,
+                                                               size_t last,
+                                                               LayerChange& change) const {
+  std::vector<AwqBlock> blocks;
+  for (size_t s = 0; s < heat.searches.size(); ++s) {
+    const Search& search = *heat.searches[s];
+    const SmoothMapping& mapping = *search.transform->smoothing;
+    AwqBlock block = BlockOf(mapping, search.input_group, *change.plan);
+    for (size_t i = first; i < last; ++i) {
+      LLMC_ASSIGN_OR_RETURN(
+          auto candidate,
+          Candidate(mapping.consumers, search.factors[heat.candidates[s][i]], change));
+      WeightOverrides& weights = block.candidates.emplace_back();
+      LLMC_RETURN_IF_ERROR(CatchTorch("AWQ", [&] {
+        for (auto& [linear, tensor] : candidate) {
+          weights[linear] = ToTorch(std::move(tensor))
+                                .to(change.place.device->torch_device(), change.compute_dtype);
+        }
+      }));
+    }
+    blocks.push_back(std::move(block));
+  }
+  return blocks;
+}
+
+absl::Status AwqTransform::RunHeat(const Heat& heat, LayerChange& change) const {
   int64_t bytes = 0;
-  for (const Search* search : searches) {
+  for (const Search* search : heat.searches) {
     for (const std::string& linear : search->transform->smoothing->consumers) {
       bytes += change.plan->Find(linear)->source.num_bytes() * 2;
     }
   }
+  const size_t count = heat.candidates.front().size();
   const size_t wave = std::clamp<size_t>(
-      static_cast<size_t>(kAwqCandidateBytes / std::max<int64_t>(1, bytes)), 1, num_candidates);
-  for (size_t first = 0; first < num_candidates; first += wave) {
-    const size_t last = std::min(num_candidates, first + wave);
-    std::vector<Block> blocks;
-    absl::Status local;
-    for (const Search* search : searches) {
-      const SmoothMapping& mapping = *search->transform->smoothing;
-      Block block = BlockOf(mapping, search->input_group, *change.plan);
-      for (size_t k = first; k < last && local.ok(); ++k) {
-        absl::StatusOr<std::map<std::string, HostTensor>> candidate =
-            Candidate(mapping.consumers, search->factors[k], change);
-        local = candidate.status();
-        if (!local.ok()) break;
-        WeightOverrides& weights = block.candidates.emplace_back();
-        for (auto& [linear, tensor] : *candidate) {
-          weights[linear] = ToTorch(std::move(tensor)).to(change.compute_dtype);
-        }
-      }
-      blocks.push_back(std::move(block));
-    }
-    ExactSums sums(static_cast<int64_t>(searches.size() * (last - first)));
+      static_cast<size_t>(kAwqCandidateBytes / std::max<int64_t>(1, bytes)), 1, count);
+  for (size_t first = 0; first < count; first += wave) {
+    const size_t last = std::min(count, first + wave);
+    const absl::StatusOr<std::vector<AwqBlock>> blocks = MakeBlocks(heat, first, last, change);
+    absl::Status local = blocks.status();
+    ExactSums sums(static_cast<int64_t>(heat.searches.size() * (last - first)));
     std::mutex mutex;
     if (local.ok()) {
       local = change.samples->ForEach(
-          [&](int64_t, const DecoderLayer& layer, const at::Tensor& hidden) {
-            return AddLosses(layer, hidden, blocks, mutex, sums);
+          heat.samples, [&](int64_t, const DecoderLayer& layer, const at::Tensor& hidden) {
+            return AddLosses(layer, hidden, *blocks, mutex, sums);
           });
     }
     LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(local));
     LLMC_RETURN_IF_ERROR(sums.Reduce(*change.collective));
-    for (size_t s = 0; s < searches.size(); ++s) {
-      for (size_t k = first; k < last; ++k) {
-        searches[s]->losses[k] = sums.Get(static_cast<int64_t>(s * (last - first) + k - first));
+    int64_t next = 0;
+    for (size_t s = 0; s < heat.searches.size(); ++s) {
+      for (size_t i = first; i < last; ++i) {
+        heat.searches[s]->losses[heat.candidates[s][i]] += sums.Get(next++);
       }
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AwqTransform::SearchByForward(std::vector<Search*> searches,
+                                           LayerChange& change) const {
+  const auto count = static_cast<int64_t>(searches.front()->factors.size());
+  const int64_t tokens = change.statistics->at(searches[0]->input_group).tokens;
+  const std::span<const AwqHeat> race = tokens < kAwqRaceTokens
+                                            ? std::span<const AwqHeat>(kAwqWithoutRace)
+                                            : std::span<const AwqHeat>(kAwqRace);
+  for (Search* search : searches) search->losses.assign(count, 0.0);
+  for (const AwqHeat& part : race) {
+    Heat heat;
+    heat.searches = searches;
+    heat.samples = [&part](int64_t sample) { return part.Takes(sample); };
+    for (Search* search : searches) {
+      heat.candidates.push_back(
+          KeepBest(static_cast<size_t>(part.NumRunners(count)), search->losses));
+    }
+    LLMC_RETURN_IF_ERROR(RunHeat(heat, change));
   }
   return absl::OkStatus();
 }

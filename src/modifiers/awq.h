@@ -14,13 +14,17 @@
 
 namespace llmc {
 
+struct AwqBlock;
+
 // Searches the factors of every mapping of a layer by grid and smooths with the best.
 //
 // The loss of a mapping whose consumers are one linear (v_proj to o_proj, up_proj to
 // down_proj) is tr(E H E^T), E the error of the weight: exact, without a forward, with
 // the candidates split over ranks. That of q/k/v and gate/up is the squared error of
-// the attention block's, the MLP's output; all candidates of all such mappings are tried in one sweep over the samples
-// (in waves of candidates where they are large), and only these blocks are run.
+// the attention block's, the MLP's output; all candidates of all such mappings are tried in
+// one sweep over the samples (in waves of candidates where they are large), and only these
+// blocks are run. With many tokens candidates race (docs/decisions/0025-awq-race.md): all
+// run on some of the samples, the best of them on the others.
 // Losses of samples are added in fixed point, so the choice does not depend on ranks.
 //
 // Every linear is rounded by its own scheme, by minimum and maximum whatever its
@@ -42,9 +46,20 @@ class AwqTransform : public LayerTransform {
     std::vector<double> losses;  // [candidates]
   };
 
+  // What runs on which samples.
+  struct Heat {
+    std::vector<Search*> searches;
+    std::vector<std::vector<size_t>> candidates;  // [searches], of equal lengths.
+    LayerSamples::Choice samples;
+  };
+
   absl::StatusOr<Search> Prepare(const PlannedTransform& transform, LayerChange& change) const;
   absl::Status SearchBySecondMoment(Search& search, LayerChange& change) const;
   absl::Status SearchByForward(std::vector<Search*> searches, LayerChange& change) const;
+  // Adds to the losses of the heat's candidates. Collective.
+  absl::Status RunHeat(const Heat& heat, LayerChange& change) const;
+  absl::StatusOr<std::vector<AwqBlock>> MakeBlocks(const Heat& heat, size_t first, size_t last,
+                                                   LayerChange& change) const;
   static absl::Status Smooth(const Search& search, LayerChange& change);
 
   AwqModifier fields_;

@@ -1,44 +1,57 @@
 #include "modifiers/gptq.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <utility>
 
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/gptq_solve.h"
+#include "model/torch_tensor.h"
 #include "modifiers/activation_parameters.h"
+#include "modifiers/output_error.h"
 #include "modifiers/round_to_nearest.h"
 #include "modifiers/row_shares.h"
+#include "modifiers/row_sums.h"
 #include "modifiers/widen.h"
 
 namespace llmc {
 namespace {
 
+const float* Floats(const at::Tensor& tensor) {
+  return static_cast<const float*>(tensor.const_data_ptr());
+}
+
 bool IsOrdered(const PlannedModule& module) { return module.scheme->weights->actorder.has_value(); }
 
-// The grid as the solver takes it, with the arrays it points to.
+// The grid as the solver takes it, with the arrays it points to, where it solves.
 struct SolverGrid {
-  HostTensor scale;
-  HostTensor zero_point;
+  at::Tensor scale;
+  at::Tensor zero_point;
   kernels::SolveGrid view;
 };
 
-SolverGrid MakeSolverGrid(const kernels::WeightGrid& grid, const QuantizationArgs& args,
-                          const Shape& shape) {
+absl::StatusOr<SolverGrid> MakeSolverGrid(const ComputeDevice& device,
+                                          const kernels::WeightGrid& grid,
+                                          const QuantizationArgs& args, const Shape& shape) {
   SolverGrid solver;
-  solver.scale = Widen(grid.scale, 0, grid.scale.num_elements());
-  if (grid.global_scale != 0) {
-    for (int64_t i = 0; i < solver.scale.num_elements(); ++i) {
-      solver.scale.as<float>()[i] /= grid.global_scale;
-    }
+  HostTensor scale = Widen(grid.scale, 0, grid.scale.num_elements());
+  for (float& value : std::span(scale.as<float>(), scale.num_elements())) {
+    if (grid.global_scale != 0) value /= grid.global_scale;
+    if (std::isfinite(value) && value != 0) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("a scale is ", value, ", expected a finite one that is not 0"));
   }
+  LLMC_ASSIGN_OR_RETURN(solver.scale, device.Upload(scale.view()));
   kernels::SolveGrid& view = solver.view;
   view.type = args.type;
   view.num_bits = args.num_bits;
-  view.scale = solver.scale.as<float>();
+  view.scale = Floats(solver.scale);
   if (grid.zero_point.num_bytes() > 0) {
-    solver.zero_point = Widen(grid.zero_point, 0, grid.zero_point.num_elements());
-    view.zero_point = solver.zero_point.as<float>();
+    const HostTensor zero_point = Widen(grid.zero_point, 0, grid.zero_point.num_elements());
+    LLMC_ASSIGN_OR_RETURN(solver.zero_point, device.Upload(zero_point.view()));
+    view.zero_point = Floats(solver.zero_point);
   }
   const bool per_tensor = args.strategy == Strategy::kTensor;
   view.num_groups = per_tensor ? 1 : grid.scale.dim(1);
@@ -54,48 +67,72 @@ SolverGrid MakeSolverGrid(const kernels::WeightGrid& grid, const QuantizationArg
 
 // What the solver's loss holds of dead columns, for which the factor put the mean
 // of the diagonal in place of 0: they add nothing to the layer's output.
-double DeadError(const SharedFactor& factor, const HostTensor& dense, const HostTensor& rounded,
-                 int64_t columns) {
-  const double mean_diagonal = factor.lambda / factor.dampening_frac;
-  double squares = 0;
-  for (int64_t row = 0; row < dense.num_elements() / columns; ++row) {
-    for (int32_t column : factor.dead) {
-      const int64_t i = row * columns + column;
-      const double error = dense.as<float>()[i] - rounded.as<float>()[i];
-      squares += error * error;
-    }
-  }
-  return mean_diagonal * squares;
+absl::StatusOr<double> DeadError(const ComputeDevice& device, const SharedFactor& factor,
+                                 const at::Tensor& dense, const at::Tensor& rounded) {
+  at::Tensor squares;
+  LLMC_RETURN_IF_ERROR(CatchTorch("GPTQ", [&] {
+    const at::Tensor dead = at::tensor(factor.dead, at::kInt).to(dense.device());
+    const auto columns = [&](const at::Tensor& rows) {
+      return rows.index_select(1, dead).to(at::kDouble);
+    };
+    squares = (columns(dense) - columns(rounded)).square().sum();
+  }));
+  LLMC_ASSIGN_OR_RETURN(const HostTensor sum, device.Download(squares));
+  return factor.lambda / factor.dampening_frac * *sum.as<double>();
+}
+
+// GptqSolve wherever the problem's arrays lie.
+absl::StatusOr<kernels::GptqResult> RunSolver(const ComputeDevice& device,
+                                              kernels::GptqProblem problem,
+                                              const kernels::GptqSolveOptions& options) {
+  if (device.is_host()) return kernels::GptqSolve(problem, options);
+  LLMC_ASSIGN_OR_RETURN(const RowSums sums, RowSums::New(device, problem.rows));
+  problem.row_loss = sums.loss();
+  problem.row_change = sums.change();
+  LLMC_RETURN_IF_ERROR(kernels::GptqSolve(problem, options, *device.queue()));
+  LLMC_ASSIGN_OR_RETURN(const RowSums::Totals totals, sums.Add(device));
+  return kernels::GptqResult{totals.loss, totals.change};
 }
 
 // Solves rows [mine.begin, mine.end) of `solved.weight` in place; returns their
 // tr(E H E^T), which the solver's two sums hold: 2 loss - lambda change.
-absl::StatusOr<double> SolveRows(const RowRange& mine, const SharedFactor& factor,
-                                 int64_t block_size, SolvedModule& solved) {
-  const int64_t num_rows = mine.end - mine.begin;
-  if (num_rows == 0) return 0.0;
+absl::StatusOr<double> SolveRows(const ComputeDevice& device, const RowRange& mine,
+                                 const SharedFactor& factor, int64_t block_size,
+                                 SolvedModule& solved) {
+  if (mine.count() == 0) return 0.0;
   HostTensor& weight = solved.weight;
-  const int64_t columns = weight.dim(1);
-  const SolverGrid grid =
-      MakeSolverGrid(solved.grid, *solved.planned->scheme->weights, weight.shape());
-  HostTensor rows = Widen(weight, mine.begin * columns, num_rows * columns);
-  kernels::GptqProblem problem;
-  problem.rows = num_rows;
-  problem.first_row = mine.begin;
-  problem.in_features = columns;
-  problem.weight = rows.as<float>();
-  problem.inverse_factor = factor.upper.as<float>();
-  problem.order = factor.order.empty() ? nullptr : factor.order.data();
-  problem.grid = grid.view;
-  absl::StatusOr<kernels::GptqResult> result = kernels::GptqSolve(
-      problem, {.block_size = block_size, .keep_zeros = solved.planned->keeps_zeros});
-  if (!result.ok()) return At(solved.planned->module.name, result.status());
-  double error = 2 * result->loss - factor.lambda * result->change;
-  if (!factor.dead.empty()) {
-    const HostTensor dense = Widen(weight, mine.begin * columns, num_rows * columns);
-    error -= DeadError(factor, dense, rows, columns);
+  LLMC_ASSIGN_OR_RETURN(const SolverGrid grid,
+                        MakeSolverGrid(device, solved.grid, *solved.planned->scheme->weights,
+                                       weight.shape()));
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor rows,
+                        WidenRows(device, weight, mine.begin, mine.count()));
+  at::Tensor order;
+  if (!factor.order.empty()) {
+    const std::span<const int32_t> columns(factor.order);
+    LLMC_ASSIGN_OR_RETURN(
+        order, device.Upload({DType::kI32, {weight.dim(1)}, std::as_bytes(columns)}));
   }
-  Narrow(rows, mine.begin * columns, weight);
+  kernels::GptqProblem problem;
+  problem.rows = mine.count();
+  problem.first_row = mine.begin;
+  problem.in_features = weight.dim(1);
+  problem.weight = static_cast<float*>(rows.data_ptr());
+  problem.inverse_factor = Floats(factor.upper);
+  problem.order =
+      order.defined() ? static_cast<const int32_t*>(order.const_data_ptr()) : nullptr;
+  problem.grid = grid.view;
+  LLMC_ASSIGN_OR_RETURN(
+      const kernels::GptqResult result,
+      RunSolver(device, problem,
+                {.block_size = block_size, .keep_zeros = solved.planned->keeps_zeros}));
+  double error = 2 * result.loss - factor.lambda * result.change;
+  if (!factor.dead.empty()) {
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor dense,
+                          WidenRows(device, weight, mine.begin, mine.count()));
+    LLMC_ASSIGN_OR_RETURN(const double dead, DeadError(device, factor, dense, rows));
+    error -= dead;
+  }
+  LLMC_RETURN_IF_ERROR(NarrowRows(device, rows, mine.begin, weight));
   return std::max(0.0, error);
 }
 
@@ -140,8 +177,9 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
 
   Collective& collective = *layer.collective;
   const RowRange mine = RowsOfRank(solved.weight.dim(0), collective);
-  const absl::StatusOr<double> error = SolveRows(mine, factor, fields_.block_size, solved);
-  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(error.status()));
+  const absl::StatusOr<double> error =
+      SolveRows(*layer.place.device, mine, factor, fields_.block_size, solved);
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(At(module.module.name, error.status())));
   LLMC_RETURN_IF_ERROR(GatherRows(collective, solved.weight));
   LLMC_ASSIGN_OR_RETURN(const double total, SumOverRanks(collective, *error));
   solved.output_error = energy > 0 ? total / energy : 0.0;
@@ -152,14 +190,16 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
                                              LayerSolve& layer) const {
   for (InputGroup& group : groups) {
     if (group.statistics->owner != layer.collective->rank()) continue;
-    const HostTensor& hessian = group.statistics->Hessian();
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, group.statistics->Hessian());
     for (auto& [ordered, set] : group.sets) {
       for (size_t i = 0; i < set.modules.size(); ++i) {
-        set.factor.energies[i] =
-            OutputEnergy(layer.weights.at(set.modules[i]->module.name), hessian);
+        const HostTensor& weight = layer.weights.at(set.modules[i]->module.name);
+        LLMC_ASSIGN_OR_RETURN(set.factor.energies[i],
+                              OutputEnergy(*layer.place.device, weight, hessian));
       }
       LLMC_RETURN_IF_ERROR(
-          At(group.name, FactorOwned(hessian, ordered, fields_.dampening_frac, set.factor)));
+          At(group.name, FactorOwned({*layer.place.device, ordered, fields_.dampening_frac},
+                                     set.factor)));
     }
     if (layer.is_last) group.statistics->ForgetHessian();
   }
@@ -169,7 +209,8 @@ absl::Status GptqLayerModifier::FactorGroups(std::span<InputGroup> groups,
 absl::Status GptqLayerModifier::SolveGroup(InputGroup& group, LayerSolve& layer,
                                            std::map<std::string, SolvedModule>& solved) const {
   for (auto& [ordered, set] : group.sets) {
-    LLMC_RETURN_IF_ERROR(ShareFactor(*layer.collective, group.statistics->owner, set.factor));
+    LLMC_RETURN_IF_ERROR(
+        ShareFactor(*layer.collective, layer.place, group.statistics->owner, set.factor));
     for (size_t i = 0; i < set.modules.size(); ++i) {
       const PlannedModule& module = *set.modules[i];
       absl::StatusOr<SolvedModule> result =

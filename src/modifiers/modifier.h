@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "calibration/input_statistics.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "kernels/compress.h"
 #include "kernels/weight_grid.h"
@@ -47,6 +48,7 @@ struct LayerSolve {
   // No modifier comes after this one: statistics may be freed once they were used.
   bool is_last = false;
   Collective* collective = nullptr;
+  RankPlace place;
   // NVFP4: the largest |w| of the serving family that `module` belongs to.
   std::function<absl::StatusOr<std::optional<float>>(const PlannedModule& module)> fused_absmax;
   std::vector<SolvedModule> solved;  // Out, in the order of `modules`.

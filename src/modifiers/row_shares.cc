@@ -1,23 +1,11 @@
 #include "modifiers/row_shares.h"
 
-#include <algorithm>
 #include <cstring>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace llmc {
-namespace {
-
-constexpr int64_t kRowUnit = 64;
-
-}  // namespace
-
-RowRange RowsOfRank(int64_t rows, int rank, int world_size) {
-  const int64_t units = (rows + kRowUnit - 1) / kRowUnit;
-  const auto edge = [&](int64_t r) { return std::min(rows, units * r / world_size * kRowUnit); };
-  return {edge(rank), edge(rank + 1)};
-}
 
 RowRange RowsOfRank(int64_t rows, const Collective& collective) {
   return RowsOfRank(rows, collective.rank(), collective.world_size());

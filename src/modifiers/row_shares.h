@@ -7,19 +7,12 @@
 #include "collective/collective.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
+#include "plan/partition.h"
 
 namespace llmc {
 
-// Rows [begin, end); may be empty.
-struct RowRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-  int64_t count() const { return end - begin; }
-};
-
-// Equal shares of whole units of 64 rows, which solvers keep together.
+// This rank's share of the rows of a matrix.
 RowRange RowsOfRank(int64_t rows, const Collective& collective);
-RowRange RowsOfRank(int64_t rows, int rank, int world_size);
 
 // Collective: every rank's rows of `weight`, [rows, columns], to every rank.
 absl::Status GatherRows(Collective& collective, HostTensor& weight);

@@ -1,12 +1,10 @@
 #include "modifiers/shared_factor.h"
 
-#include <algorithm>
-#include <cstring>
+#include <optional>
 #include <utility>
 
 #include "kernels/cholesky.h"
-#include "kernels/gptq_solve.h"
-#include "modifiers/widen.h"
+#include "model/torch_tensor.h"
 
 namespace llmc {
 namespace {
@@ -25,52 +23,82 @@ std::span<std::byte> BytesOf(std::span<T> values) {
   return std::as_writable_bytes(values);
 }
 
+bool TakeKept(const FactorRequest& request, SharedFactor& factor) {
+  std::optional<HessianFactor>& kept = factor.statistics->kept_factor;
+  if (!kept || kept->ordered != request.ordered ||
+      kept->asked_dampening_frac != request.dampening_frac) {
+    return false;
+  }
+  static_cast<HessianFactor&>(factor) = *std::exchange(kept, std::nullopt);
+  return true;
+}
+
+// What a factorization says, wherever its matrix lies.
+struct Factorization {
+  at::Tensor upper;
+  double dampening_frac = 0;
+  double lambda = 0;
+};
+
+absl::StatusOr<Factorization> Factor(const FactorRequest& request, const at::Tensor& hessian,
+                                     const SharedFactor& factor) {
+  const ComputeDevice& device = request.device;
+  kernels::InverseFactorOptions options;
+  options.dampening_frac = request.dampening_frac;
+  if (device.is_host()) {
+    LLMC_ASSIGN_OR_RETURN(const TensorView view, ViewOf(hessian));
+    LLMC_ASSIGN_OR_RETURN(kernels::InverseFactor made,
+                          kernels::FactorInverseHessian(view, factor.order, options));
+    return Factorization{ToTorch(std::move(made.upper)), made.dampening_frac, made.lambda};
+  }
+  const int64_t n = hessian.size(0);
+  LLMC_ASSIGN_OR_RETURN(
+      kernels::DeviceInverseFactor made,
+      kernels::FactorInverseHessian(static_cast<const float*>(hessian.const_data_ptr()), n,
+                                    factor.order, options, *device.queue()));
+  device.SampleMemory();
+  return Factorization{device.Adopt(std::move(made.upper), at::kFloat, {n, n}),
+                       made.dampening_frac, made.lambda};
+}
+
 }  // namespace
 
-absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
-                         SharedFactor& factor) {
+absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor) {
   if (factor.statistics->hessian_sum.tokens == 0) {
     factor.failure = "its input saw no calibration token";
     return absl::OkStatus();
   }
-  const int64_t n = hessian.dim(0);
-  for (int64_t i = 0; i < n; ++i) {
-    if (hessian.as<float>()[i * n + i] == 0) factor.dead.push_back(static_cast<int32_t>(i));
+  if (TakeKept(request, factor)) return absl::OkStatus();
+  factor.ordered = request.ordered;
+  factor.asked_dampening_frac = request.dampening_frac;
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, factor.statistics->Hessian());
+  at::Tensor diagonal;
+  LLMC_RETURN_IF_ERROR(CatchTorch("Hessian", [&] { diagonal = hessian.diagonal(); }));
+  LLMC_ASSIGN_OR_RETURN(const HostTensor values, request.device.Download(diagonal));
+  const std::span<const float> energies(values.as<float>(), values.num_elements());
+  for (size_t i = 0; i < energies.size(); ++i) {
+    if (energies[i] == 0) factor.dead.push_back(static_cast<int32_t>(i));
   }
-  if (ordered) factor.order = kernels::OrderByDiagonal(hessian);
-  kernels::InverseFactorOptions options;
-  options.dampening_frac = dampening_frac;
-  absl::StatusOr<kernels::InverseFactor> inverse =
-      kernels::FactorInverseHessian(hessian, factor.order, options);
-  if (inverse.ok()) {
-    factor.upper = std::move(inverse->upper);
-    factor.dampening_frac = inverse->dampening_frac;
-    factor.lambda = inverse->lambda;
+  if (request.ordered) factor.order = kernels::OrderByDiagonal(energies);
+  absl::StatusOr<Factorization> made = Factor(request, hessian, factor);
+  if (made.ok()) {
+    factor.upper = made->upper;
+    factor.dampening_frac = made->dampening_frac;
+    factor.lambda = made->lambda;
     return absl::OkStatus();
   }
-  if (inverse.status().code() != absl::StatusCode::kFailedPrecondition) return inverse.status();
-  factor.failure = std::string(inverse.status().message());
+  if (made.status().code() != absl::StatusCode::kFailedPrecondition) return made.status();
+  factor.failure = std::string(made.status().message());
   return absl::OkStatus();
 }
 
-double OutputEnergy(const HostTensor& weight, const HostTensor& hessian) {
-  constexpr int64_t kSampledRows = 512;
-  const int64_t rows = weight.dim(0);
-  const int64_t columns = weight.dim(1);
-  const int64_t sampled = std::min(rows, kSampledRows);
-  HostTensor dense(DType::kF32, {sampled, columns});
-  for (int64_t i = 0; i < sampled; ++i) {
-    const HostTensor row = Widen(weight, i * rows / sampled * columns, columns);
-    std::memcpy(dense.as<float>() + i * columns, row.as<float>(), row.num_bytes());
-  }
-  HostTensor zero(DType::kF32, {sampled, columns});
-  std::memset(zero.as<float>(), 0, zero.num_bytes());
-  const double energy = kernels::OutputError(dense.as<float>(), zero.as<float>(), sampled, columns,
-                                             hessian.as<float>());
-  return energy * static_cast<double>(rows) / static_cast<double>(sampled);
+void KeepFactor(SharedFactor factor) {
+  InputStatistics& statistics = *factor.statistics;
+  statistics.kept_factor = static_cast<HessianFactor&&>(std::move(factor));
 }
 
-absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor) {
+absl::Status ShareFactor(Collective& collective, const RankPlace& place, int owner,
+                         SharedFactor& factor) {
   if (collective.world_size() == 1) return absl::OkStatus();
   const bool is_owner = collective.rank() == owner;
   const int64_t n = factor.statistics->hessian->in_features();
@@ -83,13 +111,17 @@ absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor
   factor.lambda = summary.lambda;
   factor.failure = failures[owner];
   if (summary.has_upper == 0) return absl::OkStatus();
+  absl::Status local;
   if (!is_owner) {
-    factor.upper = HostTensor(DType::kF32, {n, n});
+    absl::StatusOr<at::Tensor> memory = place.device->New(at::kFloat, {n, n});
+    local = memory.status();
+    if (memory.ok()) factor.upper = *std::move(memory);
     factor.order.resize(summary.is_ordered != 0 ? n : 0);
     factor.dead.resize(summary.num_dead);
   }
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(local));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<double>(factor.energies)), owner));
-  LLMC_RETURN_IF_ERROR(collective.Broadcast(factor.upper.bytes(), owner));
+  LLMC_RETURN_IF_ERROR(BroadcastTensor(collective, place, factor.upper, owner));
   LLMC_RETURN_IF_ERROR(collective.Broadcast(BytesOf(std::span<int32_t>(factor.dead)), owner));
   return collective.Broadcast(BytesOf(std::span<int32_t>(factor.order)), owner);
 }

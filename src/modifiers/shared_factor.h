@@ -6,38 +6,40 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "llmc/status.h"
-#include "llmc/tensor.h"
 #include "modifiers/modifier.h"
 
 namespace llmc {
 
-// After ShareFactor every rank holds the same. Memory: 4 in_features^2 bytes.
-struct SharedFactor {
+// After ShareFactor every rank holds the same. Memory: 4 in_features^2 bytes, where the
+// rank computes.
+struct SharedFactor : HessianFactor {
   InputStatistics* statistics = nullptr;
-  HostTensor upper;              // F32 [in_features, in_features]; empty when it failed.
-  std::vector<int32_t> order;    // Original column of each position; empty: natural.
-  double dampening_frac = 0;     // As used.
-  double lambda = 0;             // What was added to the diagonal of H.
   std::vector<double> energies;  // tr(W H W^T) of each module that it is for.
-  std::vector<int32_t> dead;     // Original columns whose diagonal was 0.
   std::string failure;           // Why there is no factor; empty: there is one.
 };
 
-// On the owner, local: factors `hessian`, visiting columns by falling diagonal when
-// `ordered`. A Hessian that cannot be factored sets `failure`; an error is
-// returned for what should stop the job.
-absl::Status FactorOwned(const HostTensor& hessian, bool ordered, double dampening_frac,
-                         SharedFactor& factor);
+// On the owner, local: factors the Hessian of `factor.statistics`, visiting columns by
+// falling diagonal when `ordered`, or takes the factor kept there when it is the same. A
+// Hessian that cannot be factored sets `failure`; an error is returned for what should
+// stop the job.
+struct FactorRequest {
+  const ComputeDevice& device;
+  bool ordered = false;
+  double dampening_frac = 0.01;
+};
+absl::Status FactorOwned(const FactorRequest& request, SharedFactor& factor);
 
-// tr(W H W^T) of one weight, [out_features, in_features], estimated from up to 512
-// evenly spaced rows: what a relative output error is a fraction of.
-double OutputEnergy(const HostTensor& weight, const HostTensor& hessian);
+// On the owner: leaves the factor with its statistics, for the modifier that takes it.
+void KeepFactor(SharedFactor factor);
 
 // Collective: copies the owner's factor to every rank. `energies` has its final
 // size on every rank.
-absl::Status ShareFactor(Collective& collective, int owner, SharedFactor& factor);
+absl::Status ShareFactor(Collective& collective, const RankPlace& place, int owner,
+                         SharedFactor& factor);
 
 }  // namespace llmc
 

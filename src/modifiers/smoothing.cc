@@ -78,7 +78,7 @@ absl::Status ApplySmoothing(const PlannedTransform& transform,
     }
   }
   for (const auto& [group, need] : transform.needs) {
-    change.statistics->at(group).DivideBy(factors);
+    LLMC_RETURN_IF_ERROR(change.statistics->at(group).DivideBy(factors));
   }
   return absl::OkStatus();
 }

@@ -2,23 +2,38 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/sparsegpt_solve.h"
+#include "model/torch_tensor.h"
+#include "modifiers/output_error.h"
 #include "modifiers/pruning.h"
 #include "modifiers/row_shares.h"
+#include "modifiers/row_sums.h"
 #include "modifiers/widen.h"
 
 namespace llmc {
 namespace {
 
 // U = I: scores are squared magnitudes, and no column hears of another's loss.
-HostTensor Identity(int64_t n) {
-  HostTensor identity(DType::kF32, {n, n});
-  std::fill_n(identity.as<float>(), n * n, 0.0f);
-  for (int64_t i = 0; i < n; ++i) identity.as<float>()[i * (n + 1)] = 1;
+absl::StatusOr<at::Tensor> Identity(const ComputeDevice& device, int64_t n) {
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor identity, device.Zeros(at::kFloat, {n, n}));
+  LLMC_RETURN_IF_ERROR(CatchTorch("SparseGPT", [&] { identity.fill_diagonal_(1); }));
   return identity;
+}
+
+// SparseGptSolve wherever the problem's arrays lie.
+absl::StatusOr<kernels::SparseGptResult> Solve(const ComputeDevice& device,
+                                               const kernels::SparseGptProblem& problem,
+                                               const kernels::SparseGptOptions& options) {
+  if (device.is_host()) return kernels::SparseGptSolve(problem, options);
+  LLMC_ASSIGN_OR_RETURN(const RowSums sums, RowSums::New(device, problem.rows));
+  LLMC_RETURN_IF_ERROR(kernels::SparseGptSolve(problem, options, sums.loss(), sums.change(),
+                                               *device.queue()));
+  LLMC_ASSIGN_OR_RETURN(const RowSums::Totals totals, sums.Add(device));
+  return kernels::SparseGptResult{totals.loss, totals.change};
 }
 
 }  // namespace
@@ -43,14 +58,16 @@ absl::Status SparseGptTransform::FactorGroups(std::span<InputGroup> groups,
                                               LayerChange& change) const {
   for (InputGroup& group : groups) {
     if (group.factor.statistics->owner != change.collective->rank()) continue;
-    const HostTensor& hessian = group.factor.statistics->Hessian();
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor hessian, group.factor.statistics->Hessian());
     for (size_t i = 0; i < group.transforms.size(); ++i) {
       LLMC_ASSIGN_OR_RETURN(const HostTensor* weight,
                             change.dense->Get(group.transforms[i]->tensors[0]));
-      group.factor.energies[i] = OutputEnergy(*weight, hessian);
+      LLMC_ASSIGN_OR_RETURN(group.factor.energies[i],
+                            OutputEnergy(*change.place.device, *weight, hessian));
     }
     LLMC_RETURN_IF_ERROR(
-        At(group.name, FactorOwned(hessian, false, fields_.dampening_frac, group.factor)));
+        At(group.name, FactorOwned({*change.place.device, false, fields_.dampening_frac},
+                                   group.factor)));
   }
   return absl::OkStatus();
 }
@@ -81,16 +98,18 @@ absl::Status SparseGptTransform::PruneModule(const PlannedTransform& transform,
   LLMC_RETURN_IF_ERROR(CheckPreserved(transform, *weight, options.sparsity));
   const int64_t columns = weight->dim(1);
   const RowRange mine = RowsOfRank(weight->dim(0), *change.collective);
-  HostTensor rows = Widen(*weight, mine.begin * columns, mine.count() * columns);
+  const auto rows = WidenRows(*change.place.device, *weight, mine.begin, mine.count());
+  LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(At(transform.module, rows.status())));
   kernels::SparseGptProblem problem;
   problem.rows = mine.count();
   problem.total_rows = weight->dim(0);
   problem.in_features = columns;
-  problem.weight = rows.as<float>();
-  problem.inverse_factor = factor.upper.as<float>();
-  const auto result = kernels::SparseGptSolve(problem, options);
-  LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(At(transform.module, result.status())));
-  Narrow(rows, mine.begin * columns, *weight);
+  problem.weight = static_cast<float*>(rows->data_ptr());
+  problem.inverse_factor = static_cast<const float*>(factor.upper.const_data_ptr());
+  const auto result = Solve(*change.place.device, problem, options);
+  absl::Status local = At(transform.module, result.status());
+  if (local.ok()) local = NarrowRows(*change.place.device, *rows, mine.begin, *weight);
+  LLMC_RETURN_IF_ERROR(change.collective->AgreeOnStatus(local));
   LLMC_RETURN_IF_ERROR(GatherRows(*change.collective, *weight));
   LLMC_ASSIGN_OR_RETURN(
       const double error,
@@ -110,15 +129,20 @@ absl::Status SparseGptTransform::PruneModule(const PlannedTransform& transform,
 
 absl::Status SparseGptTransform::PruneGroup(InputGroup& group, LayerChange& change) const {
   SharedFactor& factor = group.factor;
-  LLMC_RETURN_IF_ERROR(ShareFactor(*change.collective, factor.statistics->owner, factor));
+  LLMC_RETURN_IF_ERROR(
+      ShareFactor(*change.collective, change.place, factor.statistics->owner, factor));
   if (!factor.failure.empty()) {
     LLMC_ASSIGN_OR_RETURN(const HostTensor* weight,
                           change.dense->Get(group.transforms[0]->tensors[0]));
-    factor.upper = Identity(weight->dim(1));
+    LLMC_ASSIGN_OR_RETURN(factor.upper, Identity(*change.place.device, weight->dim(1)));
     factor.failure = absl::StrCat("pruned by magnitude: ", factor.failure);
   }
   for (size_t i = 0; i < group.transforms.size(); ++i) {
     LLMC_RETURN_IF_ERROR(PruneModule(*group.transforms[i], factor, factor.energies[i], change));
+  }
+  const bool is_owner = factor.statistics->owner == change.collective->rank();
+  if (group.transforms[0]->keeps_factor && is_owner && factor.failure.empty()) {
+    KeepFactor(std::exchange(factor, SharedFactor()));
   }
   factor = SharedFactor();
   return absl::OkStatus();

@@ -14,8 +14,9 @@
 
 namespace llmc {
 
-// Linears with one input share its Hessian (with GPTQ too, where the recipe has both)
-// and its factor, made by the rank that owns it. Every rank solves its share of the
+// Linears with one input share its Hessian and its factor, made by the rank that owns it;
+// with GPTQ too, where the recipe has both (the factor where GPTQ visits columns in their
+// natural order with equal damping). Every rank solves its share of the
 // rows; the threshold of an unstructured block is over the rows of all ranks. Where a
 // Hessian cannot be factored, weights are pruned by magnitude, without updates.
 class SparseGptTransform : public LayerTransform {

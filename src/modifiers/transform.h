@@ -13,6 +13,7 @@
 
 #include "ATen/core/Tensor.h"
 #include "calibration/input_statistics.h"
+#include "calibration/tensor_collective.h"
 #include "collective/collective.h"
 #include "llmc/status.h"
 #include "model/decoder_layer.h"
@@ -31,10 +32,12 @@ class LayerSamples {
   using Visit = std::function<absl::Status(int64_t sample, const DecoderLayer& layer,
                                            const at::Tensor& hidden)>;
 
-  // Local: calls `visit` for every sample of this rank, each on one thread, several
-  // at a time, in inference mode. Returns the first error; LibTorch's exceptions are
-  // errors.
-  virtual absl::Status ForEach(const Visit& visit) = 0;
+  using Choice = std::function<bool(int64_t sample)>;
+
+  // Local: calls `visit` for every sample of this rank that `choice` takes, in inference
+  // mode: on the host each on one thread, several at a time, on a device one after the
+  // other. Returns the first error; LibTorch's exceptions are errors.
+  virtual absl::Status ForEach(const Choice& choice, const Visit& visit) = 0;
 };
 
 // A weight that a transform has pruned.
@@ -58,6 +61,7 @@ struct LayerChange {
   DenseTensors* dense = nullptr;
   Statistics* statistics = nullptr;
   Collective* collective = nullptr;
+  RankPlace place;
   at::ScalarType compute_dtype = at::kFloat;  // Of the layer.
   LayerSamples* samples = nullptr;            // Only where a transform `reads_samples`.
   const LayerSparsities* layer_sparsities = nullptr;

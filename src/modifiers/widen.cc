@@ -1,9 +1,11 @@
 #include "modifiers/widen.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "llmc/float_formats.h"
 #include "llmc/parallel.h"
+#include "model/torch_tensor.h"
 
 namespace llmc {
 namespace {
@@ -38,6 +40,14 @@ void StoreFloat(DType dtype, float value, std::byte* bytes, int64_t i) {
   }
 }
 
+void NarrowElements(const float* from, int64_t count, int64_t first, HostTensor& tensor) {
+  ParallelFor((count + kUnit - 1) / kUnit, [&](int64_t unit) {
+    for (int64_t i = unit * kUnit; i < std::min(count, (unit + 1) * kUnit); ++i) {
+      StoreFloat(tensor.dtype(), from[i], tensor.bytes().data(), first + i);
+    }
+  });
+}
+
 template <typename Combine>
 void ForColumns(std::span<const float> factors, HostTensor& tensor, const Combine& combine) {
   const int64_t columns = static_cast<int64_t>(factors.size());
@@ -63,12 +73,39 @@ HostTensor Widen(const HostTensor& tensor, int64_t first, int64_t count) {
 }
 
 void Narrow(const HostTensor& from, int64_t first, HostTensor& tensor) {
-  const int64_t count = from.num_elements();
-  ParallelFor((count + kUnit - 1) / kUnit, [&](int64_t unit) {
-    for (int64_t i = unit * kUnit; i < std::min(count, (unit + 1) * kUnit); ++i) {
-      StoreFloat(tensor.dtype(), from.as<float>()[i], tensor.bytes().data(), first + i);
-    }
-  });
+  NarrowElements(from.as<float>(), from.num_elements(), first, tensor);
+}
+
+absl::StatusOr<at::Tensor> WidenRows(const ComputeDevice& device, const HostTensor& weight,
+                                     int64_t first_row, int64_t num_rows) {
+  const int64_t columns = weight.dim(1);
+  const int64_t row_bytes = columns * ElementSize(weight.dtype());
+  at::Tensor rows;
+  if (device.is_host()) {
+    HostTensor wide = Widen(weight, first_row * columns, num_rows * columns);
+    LLMC_RETURN_IF_ERROR(CatchTorch(
+        "weight", [&] { rows = ToTorch(std::move(wide)).view({num_rows, columns}); }));
+    return rows;
+  }
+  const auto bytes = weight.bytes().subspan(first_row * row_bytes, num_rows * row_bytes);
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor stored,
+                        device.Upload({weight.dtype(), {num_rows, columns}, bytes}));
+  LLMC_RETURN_IF_ERROR(CatchTorch("weight", [&] { rows = stored.to(at::kFloat); }));
+  return rows;
+}
+
+absl::Status NarrowRows(const ComputeDevice& device, const at::Tensor& rows, int64_t first_row,
+                        HostTensor& weight) {
+  const int64_t first = first_row * weight.dim(1);
+  if (device.is_host()) {
+    NarrowElements(static_cast<const float*>(rows.const_data_ptr()), rows.numel(), first, weight);
+    return absl::OkStatus();
+  }
+  at::Tensor narrow;
+  LLMC_RETURN_IF_ERROR(
+      CatchTorch("weight", [&] { narrow = rows.to(TorchType(weight.dtype())); }));
+  return device.Download(narrow, weight.bytes().subspan(first * ElementSize(weight.dtype()),
+                                                        narrow.nbytes()));
 }
 
 void ScaleColumns(std::span<const float> factors, HostTensor& tensor) {

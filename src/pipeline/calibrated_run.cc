@@ -1,6 +1,8 @@
 #include "pipeline/calibrated_run.h"
 
 #include <algorithm>
+#include <chrono>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,7 +29,6 @@
 namespace llmc {
 namespace {
 
-using StoredModules = std::map<std::string, std::vector<kernels::StoredTensor>>;
 using Hashes = std::map<std::string, std::string>;
 
 // Walks the decoder layers of one job.
@@ -36,6 +37,8 @@ class LayerWalk {
   explicit LayerWalk(RunState& run) : run_(run), schedule_(MakeSchedule(run)) {
     const ComputeDType compute = run.job.compute_dtype;
     placement_.dtype = compute == ComputeDType::kBFloat16 ? at::kBFloat16 : at::kFloat;
+    placement_.device = run.device.torch_device();
+    placement_.host_kernels = run.device.is_host();
     placement_.rotary =
         std::make_shared<RotaryTable>(run.plan.model->rope, run.plan.model->head_dim);
     for (const WorkUnit& unit : run.plan.units)
@@ -43,15 +46,20 @@ class LayerWalk {
   }
 
   absl::Status Walk() {
+    c10::InferenceMode guard;
     LLMC_RETURN_IF_ERROR(FindFinishedUnits());
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(OpenLane()));
     LLMC_ASSIGN_OR_RETURN(layer_sparsities_, FindLayerSparsities(run_, schedule_, placement_));
     absl::Status local = EmbedSamples();
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(local));
     for (size_t i = 0; i < layers_.size(); ++i) {
       if (!IsNeeded(i)) continue;
       LLMC_RETURN_IF_ERROR(WalkLayer(i));
-      LLMC_RETURN_IF_ERROR(AgreeToGoOn(run_));
+      const absl::Status go_on = AgreeToGoOn(run_);
+      if (!go_on.ok()) LLMC_RETURN_IF_ERROR(FinishWrite());
+      LLMC_RETURN_IF_ERROR(go_on);
     }
+    LLMC_RETURN_IF_ERROR(FinishWrite());
     for (const WorkUnit* unit : outside_) {
       if (!done_.at(unit->name)) LLMC_RETURN_IF_ERROR(SolveOutside(*unit));
     }
@@ -63,6 +71,13 @@ class LayerWalk {
     for (const WorkUnit& unit : run_.plan.units) {
       LLMC_ASSIGN_OR_RETURN(done_[unit.name], IsUnitDone(run_, unit));
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenLane() {
+    if (run_.device.is_host()) return absl::OkStatus();
+    lane_ = std::make_unique<CopyLane>();
+    LLMC_ASSIGN_OR_RETURN(lane_->device, run_.device.Beside());
     return absl::OkStatus();
   }
 
@@ -102,31 +117,41 @@ class LayerWalk {
     const WorkUnit& unit = *layers_[i];
     std::optional<DecoderLayer> layer;
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(LoadLayer(i, layer)));
+    // A device has room for two layers all the time. On the host Solve is where memory
+    // peaks, so the next layer is read ahead after it.
+    if (!run_.device.is_host()) Prefetch(i);
     if (!IsDone(i)) LLMC_RETURN_IF_ERROR(CompressLayer(i, unit, *layer));
-    // Read ahead from here on, not earlier: Solve is where memory peaks.
-    if (const int64_t next = NextLayer(i); next >= 0) {
-      prefetch_ = std::make_unique<LayerPrefetch>(run_.plan, next);
-    }
+    if (run_.device.is_host()) Prefetch(i);
     if (!IsOutputNeeded(i) || outputs_stored_) return absl::OkStatus();
     return run_.collective.AgreeOnStatus(PropagateLayer(run_, schedule_, *layer, *hidden_));
   }
 
+  void Prefetch(size_t i) {
+    const int64_t next = NextLayer(i);
+    if (next >= 0) prefetch_ = std::make_unique<LayerPrefetch>(run_, next, lane_.get());
+  }
+
   absl::Status LoadLayer(size_t i, std::optional<DecoderLayer>& layer) {
     const WorkUnit& unit = *layers_[i];
-    StepScope scope(run_.clock, Step::kLoad, unit.first_layer);
+    std::optional<StepScope> scope;
+    if (lane_ == nullptr) scope.emplace(run_.clock, Step::kLoad, unit.first_layer);
     outputs_stored_ = false;
     std::unique_ptr<LayerPrefetch> tensors = std::move(prefetch_);
     if (tensors == nullptr) {
-      tensors = std::make_unique<LayerPrefetch>(run_.plan, unit.first_layer);
+      tensors = std::make_unique<LayerPrefetch>(run_, unit.first_layer, lane_.get());
     }
     const bool as_stored = IsDone(i) && ChangesOutput(run_.plan, unit);
-    const auto reader = [&](const std::string& name) -> absl::StatusOr<HostTensor> {
+    const auto reader = [&](const std::string& name) -> absl::StatusOr<at::Tensor> {
       if (!as_stored || !PropagatesStored(run_.plan, unit, name)) return tensors->Take(name);
       const PlannedModule* module = QuantizedModuleOf(unit, name);
-      return module != nullptr ? ReadWritten(*run_.writer, *module) : run_.writer->Read(name);
+      LLMC_ASSIGN_OR_RETURN(HostTensor tensor, module != nullptr
+                                                   ? ReadWritten(*run_.writer, *module)
+                                                   : run_.writer->Read(name));
+      return run_.device.Place(std::move(tensor));
     };
     LLMC_ASSIGN_OR_RETURN(
-        layer, DecoderLayer::Load(*run_.plan.model, unit.first_layer, reader, placement_));
+        layer, DecoderLayer::LoadTensors(*run_.plan.model, unit.first_layer, reader, placement_));
+    if (lane_ != nullptr) run_.clock.Add(Step::kLoad, unit.first_layer, tensors->Span());
     return Failpoint("layer.load");
   }
 
@@ -147,39 +172,75 @@ class LayerWalk {
   absl::Status CompressLayer(size_t i, const WorkUnit& unit, DecoderLayer& layer) {
     const Needs needs = NeedsOfUnit(run_.plan, unit);
     const bool changes = ChangesOutput(run_.plan, unit);
-    UnitWork work{unit, &layer};
+    UnitWork work(unit, &layer, SourceTensors());
+    const DenseReadAhead read_ahead(*this, work);
     if (!needs.empty()) {
       outputs_stored_ = !changes && !ReadsSamples(unit) && IsOutputNeeded(i);
       LLMC_RETURN_IF_ERROR(
           CaptureLayer(run_, schedule_, layer, needs, outputs_stored_, *hidden_, work.statistics));
     }
-    DenseTensors dense = SourceTensors();
-    work.dense = &dense;
+    LLMC_RETURN_IF_ERROR(FinishWrite());
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(read_ahead.Wait()));
     LLMC_RETURN_IF_ERROR(ChangeUnit(work));
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(AddAttentions(work)));
     work.statistics.clear();
-    LLMC_RETURN_IF_ERROR(WriteUnit(work));
+    LLMC_RETURN_IF_ERROR(WriteUnit(std::move(work)));
     if (changes || outputs_stored_ || !IsOutputNeeded(i)) return absl::OkStatus();
     return run_.collective.AgreeOnStatus(RestoreLayer(unit, layer));
   }
 
+  // A module's part of the output: decided, and packed now or when it is written.
+  struct ModuleResult {
+    std::optional<SolvedModule> unpacked;
+    std::vector<kernels::StoredTensor> stored;
+  };
+
   // One unit on its way through the recipe.
   struct UnitWork {
-    const WorkUnit& unit;
-    DecoderLayer* layer = nullptr;  // Null outside the layers.
+    UnitWork(const WorkUnit& the_unit, DecoderLayer* the_layer, DenseTensors source)
+        : unit(&the_unit),
+          layer(the_layer),
+          dense(std::make_unique<DenseTensors>(std::move(source))) {}
+
+    const WorkUnit* unit;
+    DecoderLayer* layer;  // Null outside the layers.
     Statistics statistics = {};
-    DenseTensors* dense = nullptr;
-    StoredModules stored = {};
+    std::unique_ptr<DenseTensors> dense;
+    std::map<std::string, ModuleResult> results = {};  // By module or attention.
   };
 
   DenseTensors SourceTensors() const {
     return DenseTensors([this](const std::string& name) { return run_.plan.source->Read(name); });
   }
 
+  // Reads what the recipe's modifiers will take, while a device captures.
+  class DenseReadAhead {
+   public:
+    DenseReadAhead(const LayerWalk& walk, UnitWork& work) {
+      if (walk.run_.device.is_host()) return;
+      std::vector<std::string> names;
+      for (int index : work.unit->modules) {
+        names.push_back(walk.run_.plan.modules[index].source.name);
+      }
+      reading_ = std::async(std::launch::async,
+                            [names = std::move(names), dense = work.dense.get()]() -> absl::Status {
+                              for (const std::string& name : names) {
+                                LLMC_RETURN_IF_ERROR(dense->Get(name).status());
+                              }
+                              return absl::OkStatus();
+                            });
+    }
+
+    absl::Status Wait() const { return reading_.valid() ? reading_.get() : absl::OkStatus(); }
+
+   private:
+    mutable std::future<absl::Status> reading_;
+  };
+
   absl::Status AddAttentions(UnitWork& work) const {
-    for (int index : work.unit.attentions) {
+    for (int index : work.unit->attentions) {
       const PlannedAttention& attention = run_.plan.attentions[index];
-      LLMC_ASSIGN_OR_RETURN(work.stored[attention.name],
+      LLMC_ASSIGN_OR_RETURN(work.results[attention.name].stored,
                             AttentionParameters(attention, work.statistics));
     }
     return absl::OkStatus();
@@ -193,7 +254,7 @@ class LayerWalk {
       const bool quantises = QuantizationFieldsOf(modifiers[m]) != nullptr;
       if (quantises && !is_final) LLMC_RETURN_IF_ERROR(RecaptureScaled(work));
       is_final |= quantises;
-      StepScope scope(run_.clock, Step::kSolve, work.unit.first_layer);
+      StepScope scope(run_.clock, Step::kSolve, work.unit->first_layer);
       LLMC_RETURN_IF_ERROR(quantises ? QuantizeUnit(static_cast<int>(m), work)
                                      : TransformUnit(static_cast<int>(m), work));
     }
@@ -202,7 +263,7 @@ class LayerWalk {
 
   // Ranges that cannot be rescaled, of the layer as the transforms left it.
   absl::Status RecaptureScaled(UnitWork& work) {
-    const Needs needs = NeedsAfterTransforms(run_.plan, work.unit);
+    const Needs needs = NeedsAfterTransforms(run_.plan, *work.unit);
     if (needs.empty()) return absl::OkStatus();
     Statistics scaled;
     LLMC_RETURN_IF_ERROR(
@@ -217,17 +278,18 @@ class LayerWalk {
 
   absl::Status TransformUnit(int modifier, UnitWork& work) {
     LayerChange change;
-    for (int index : work.unit.transforms) {
+    for (int index : work.unit->transforms) {
       const PlannedTransform& transform = run_.plan.transforms[index];
       if (transform.modifier == modifier) change.transforms.push_back(&transform);
     }
     if (change.transforms.empty()) return absl::OkStatus();
     std::optional<PassSamples> samples;
-    if (work.layer != nullptr) samples.emplace(schedule_, *work.layer, *hidden_);
+    if (work.layer != nullptr) samples.emplace(run_.device, schedule_, *work.layer, *hidden_);
     change.plan = &run_.plan;
-    change.dense = work.dense;
+    change.dense = work.dense.get();
     change.statistics = &work.statistics;
     change.collective = &run_.collective;
+    change.place = run_.place();
     change.compute_dtype = placement_.dtype;
     change.samples = samples ? &*samples : nullptr;
     change.layer_sparsities = &layer_sparsities_;
@@ -284,6 +346,7 @@ class LayerWalk {
     solve.is_last = modifier + 1 == static_cast<int>(run_.plan.recipe.modifiers().size());
     solve.statistics = &work.statistics;
     solve.collective = &run_.collective;
+    solve.place = run_.place();
     std::map<const PlannedModule*, std::optional<float>> absmax;
     solve.fused_absmax = [&](const PlannedModule& module) { return absmax.at(&module); };
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(TakeWeights(modifier, work, solve, absmax)));
@@ -298,7 +361,7 @@ class LayerWalk {
       LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(name));
       return tensor->view();
     };
-    for (int index : work.unit.modules) {
+    for (int index : work.unit->modules) {
       const PlannedModule& module = run_.plan.modules[index];
       if (module.modifier != modifier) continue;
       solve.modules.push_back(&module);
@@ -308,7 +371,7 @@ class LayerWalk {
     }
     for (const PlannedModule* module : solve.modules) {
       HostTensor& weight = solve.weights[module->module.name];
-      if (IsTied(work.unit, *module)) {
+      if (IsTied(*work.unit, *module)) {
         LLMC_ASSIGN_OR_RETURN(const HostTensor* tensor, work.dense->Get(module->source.name));
         weight = CopyOf(*tensor);
       } else {
@@ -329,7 +392,7 @@ class LayerWalk {
   // Packs what was solved. Where the unit changes its output, the layer takes the
   // weights that a reader of the packed tensors would see.
   absl::Status Adopt(LayerSolve& solve, UnitWork& work) {
-    const bool changes = ChangesOutput(run_.plan, work.unit);
+    const bool changes = ChangesOutput(run_.plan, *work.unit);
     for (SolvedModule& solved : solve.solved) {
       const PlannedModule& planned = *solved.planned;
       if (run_.is_leader()) run_.clock.Linear(solved);
@@ -337,71 +400,133 @@ class LayerWalk {
         run_.clock.Warn(Step::kSolve,
                         absl::StrCat(planned.module.name, ": rounded to nearest: ", solved.reason));
       }
-      LLMC_ASSIGN_OR_RETURN(std::vector<kernels::StoredTensor> tensors, StoreSolved(run_, solved));
-      solved.weight = HostTensor();
-      if (work.layer != nullptr && changes &&
-          PropagatesStored(run_.plan, work.unit, planned.source.name)) {
-        LLMC_ASSIGN_OR_RETURN(HostTensor weight, Dequantised(planned, tensors));
-        LLMC_RETURN_IF_ERROR(
-            work.layer->set_weight(planned.module.name, ToTorch(std::move(weight))));
-      }
-      for (kernels::StoredTensor& parameter : solved.activation_parameters) {
-        tensors.push_back(std::move(parameter));
-      }
-      work.stored[planned.module.name] = std::move(tensors);
+      LLMC_RETURN_IF_ERROR(AdoptModule(solved, changes, work));
     }
     return absl::OkStatus();
   }
 
-  // Every rank holds every tensor; each writes its share.
-  absl::Status WriteUnit(UnitWork& work) {
-    StepScope scope(run_.clock, Step::kWrite, work.unit.first_layer);
-    Hashes hashes;
-    absl::Status local = WriteShare(work, hashes);
-    if (local.ok()) local = Failpoint("layer.write");
-    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(local));
-    return FinishUnit(run_, work.unit, hashes, nlohmann::json::object());
+  absl::Status AdoptModule(SolvedModule& solved, bool changes, UnitWork& work) {
+    const PlannedModule& planned = *solved.planned;
+    ModuleResult& result = work.results[planned.module.name];
+    const bool is_propagated = work.layer != nullptr && changes &&
+                               PropagatesStored(run_.plan, *work.unit, planned.source.name);
+    if (!run_.device.is_host() && IsSeenAsSolved(solved)) {
+      if (is_propagated) {
+        LLMC_ASSIGN_OR_RETURN(const at::Tensor weight, run_.device.Upload(solved.weight.view()));
+        LLMC_RETURN_IF_ERROR(work.layer->set_weight(planned.module.name, weight));
+      }
+      result.unpacked = std::move(solved);
+      return absl::OkStatus();
+    }
+    LLMC_ASSIGN_OR_RETURN(result.stored, StoreSolved(run_, solved));
+    solved.weight = HostTensor();
+    if (is_propagated) {
+      LLMC_ASSIGN_OR_RETURN(HostTensor weight, Dequantised(planned, result.stored));
+      LLMC_ASSIGN_OR_RETURN(const at::Tensor placed, run_.device.Place(std::move(weight)));
+      LLMC_RETURN_IF_ERROR(work.layer->set_weight(planned.module.name, placed));
+    }
+    AddParameters(solved, result);
+    return absl::OkStatus();
   }
 
-  absl::Status WriteShare(UnitWork& work, Hashes& hashes) {
+  static void AddParameters(SolvedModule& solved, ModuleResult& result) {
+    for (kernels::StoredTensor& parameter : solved.activation_parameters) {
+      result.stored.push_back(std::move(parameter));
+    }
+  }
+
+  // A unit that is decided, while it is written.
+  struct UnitWrite {
+    explicit UnitWrite(UnitWork decided) : work(std::move(decided)) {}
+
+    UnitWork work;
+    UnitWrites writes;
+    TimeSpan span;
+    std::future<absl::Status> writing;  // Ends before what it uses.
+  };
+
+  // Every rank holds every tensor; each writes its share: on the host now, beside a device
+  // while that goes on, until FinishWrite.
+  absl::Status WriteUnit(UnitWork work) {
+    write_ = std::make_unique<UnitWrite>(std::move(work));
+    write_->writes.unit = write_->work.unit;
+    if (!run_.device.is_host()) {
+      write_->writing = std::async(std::launch::async, [this, write = write_.get()] {
+        return WriteAndSync(*write);
+      });
+      return absl::OkStatus();
+    }
+    const std::unique_ptr<UnitWrite> write = std::move(write_);
+    StepScope scope(run_.clock, Step::kWrite, write->work.unit->first_layer);
+    LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(WriteShare(*write)));
+    return FinishUnit(run_, write->writes);
+  }
+
+  absl::Status WriteAndSync(UnitWrite& write) {
+    write.span.begin = std::chrono::steady_clock::now();
+    absl::Status status = WriteShare(write);
+    if (status.ok()) status = SyncUnit(run_);
+    write.span.end = std::chrono::steady_clock::now();
+    return status;
+  }
+
+  // Collective: waits for the unit that is being written, if there is one, and records it.
+  absl::Status FinishWrite() {
+    if (write_ == nullptr) return absl::OkStatus();
+    const std::unique_ptr<UnitWrite> write = std::move(write_);
+    const absl::Status written = write->writing.get();
+    run_.clock.Add(Step::kWrite, write->work.unit->first_layer, write->span);
+    return RecordUnit(run_, write->writes, written);
+  }
+
+  absl::Status WriteShare(UnitWrite& unit) {
     int64_t turn = 0;
     const auto is_mine = [&] {
       return turn++ % run_.collective.world_size() == run_.collective.rank();
     };
+    Hashes& hashes = unit.writes.hashes;
     const auto write = [&](const std::string& name, const HostTensor& tensor) {
       hashes[name] = ContentHash(tensor.bytes());
       return run_.writer->Write(name, tensor.bytes());
     };
-    for (const auto& [module, tensors] : work.stored) {
+    for (auto& [module, result] : unit.work.results) {
       if (!is_mine()) continue;
-      for (const kernels::StoredTensor& stored : tensors) {
+      LLMC_RETURN_IF_ERROR(PackResult(result));
+      for (const kernels::StoredTensor& stored : result.stored) {
         LLMC_RETURN_IF_ERROR(write(absl::StrCat(module, ".", stored.suffix), stored.tensor));
       }
     }
-    for (const std::string& name : work.unit.rewritten) {
+    for (const std::string& name : unit.work.unit->rewritten) {
       if (!is_mine()) continue;
-      LLMC_ASSIGN_OR_RETURN(const HostTensor tensor, work.dense->Take(name));
+      LLMC_ASSIGN_OR_RETURN(const HostTensor tensor, unit.work.dense->Take(name));
       LLMC_RETURN_IF_ERROR(write(name, tensor));
     }
-    for (const std::string& name : work.unit.copies) {
+    for (const std::string& name : unit.work.unit->copies) {
       if (!is_mine()) continue;
       LLMC_ASSIGN_OR_RETURN(hashes[name], run_.writer->CopyTensor(*run_.plan.source, name, name));
     }
+    return Failpoint("layer.write");
+  }
+
+  absl::Status PackResult(ModuleResult& result) const {
+    if (!result.unpacked) return absl::OkStatus();
+    LLMC_ASSIGN_OR_RETURN(result.stored, StoreSolved(run_, *result.unpacked));
+    AddParameters(*result.unpacked, result);
+    result.unpacked.reset();
     return absl::OkStatus();
   }
 
   // Embedding and head. A head that GPTQ solves sees the normed last states.
   absl::Status SolveOutside(const WorkUnit& unit) {
     const Needs needs = NeedsOfUnit(run_.plan, unit);
-    UnitWork work{unit};
+    UnitWork work(unit, nullptr, SourceTensors());
     if (!needs.empty()) {
       LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(NormHiddenStates()));
       LLMC_RETURN_IF_ERROR(CaptureHead(run_, schedule_, needs, *hidden_, work.statistics));
     }
-    DenseTensors dense = SourceTensors();
-    work.dense = &dense;
     LLMC_RETURN_IF_ERROR(ChangeUnit(work));
-    return WriteUnit(work);
+    LLMC_RETURN_IF_ERROR(WriteUnit(std::move(work)));
+    return FinishWrite();
   }
 
   // Replaces the hidden states by the head's input.
@@ -410,9 +535,9 @@ class LayerWalk {
     LLMC_ASSIGN_OR_RETURN(const Head head, Head::Load(*run_.plan.model, reader, placement_));
     for (const Chunk& chunk : schedule_.MyChunks()) {
       for (int64_t s = chunk.packs.front().begin; s < chunk.packs.back().end; ++s) {
+        const int64_t samples[] = {s};
         LLMC_ASSIGN_OR_RETURN(const at::Tensor states, hidden_->Load(s));
-        c10::InferenceMode guard;
-        LLMC_RETURN_IF_ERROR(hidden_->Store(s, head.Norm(states)));
+        LLMC_RETURN_IF_ERROR(hidden_->Store(samples, head.Norm(states)));
       }
     }
     return absl::OkStatus();
@@ -425,7 +550,9 @@ class LayerWalk {
   std::vector<const WorkUnit*> outside_;
   std::map<std::string, bool> done_;
   std::unique_ptr<HiddenStates> hidden_;
+  std::unique_ptr<CopyLane> lane_;  // Null on the host.
   std::unique_ptr<LayerPrefetch> prefetch_;
+  std::unique_ptr<UnitWrite> write_;
   bool outputs_stored_ = false;
   LayerSparsities layer_sparsities_;
 };

@@ -13,6 +13,7 @@
 #include "llmc/parallel.h"
 #include "modifiers/modifier.h"
 #include "modifiers/pruning.h"
+#include "plan/partition.h"
 #include "recipe/resolve.h"
 
 namespace llmc {
@@ -158,8 +159,9 @@ std::vector<Task> TasksOfRank(const RunState& run, const WorkUnit& unit) {
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const Task& a, const Task& b) { return a.bytes > b.bytes; });
   std::vector<Task> mine;
-  for (size_t i = run.collective.rank(); i < tasks.size(); i += run.collective.world_size()) {
-    mine.push_back(std::move(tasks[i]));
+  for (int64_t piece :
+       PiecesOfRank(std::ssize(tasks), run.collective.rank(), run.collective.world_size())) {
+    mine.push_back(std::move(tasks[piece]));
   }
   return mine;
 }
@@ -274,7 +276,7 @@ absl::Status RoundUnit(RunState& run, const WorkUnit& unit) {
   if (results.status.ok()) results.status = Failpoint("unit.written");
   LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(results.status));
   Report(run, unit, results);
-  return FinishUnit(run, unit, results.hashes, nlohmann::json::object());
+  return FinishUnit(run, {&unit, std::move(results.hashes)});
 }
 
 absl::Status RunDataFree(RunState& run) {

@@ -3,114 +3,37 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <span>
 #include <utility>
 
 #include "ATen/ops/cat.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
-#include "kernels/channel_statistics.h"
-#include "kernels/weight_grid.h"
+#include "llmc/counters.h"
 #include "llmc/failpoint.h"
 #include "llmc/parallel.h"
 #include "model/torch_tensor.h"
-#include "modifiers/activation_parameters.h"
+#include "pipeline/capture_taps.h"
+#include "plan/partition.h"
 
 namespace llmc {
 namespace {
 
-kernels::TokenRows RowsOf(const at::Tensor& x) {
-  kernels::TokenRows rows;
-  rows.data = x.data_ptr();
-  rows.dtype = x.scalar_type() == at::kBFloat16 ? DType::kBF16 : DType::kF32;
-  rows.tokens = x.size(0);
-  rows.features = x.size(1);
-  rows.stride = x.stride(0);
-  return rows;
+std::vector<Batch> BatchesOf(const Pack& pack, const HiddenStates& hidden, bool by_pack) {
+  std::vector<Batch> batches;
+  for (int64_t sample = pack.begin; sample < pack.end; ++sample) {
+    if (batches.empty() || !by_pack) batches.emplace_back();
+    batches.back().samples.push_back(sample);
+    batches.back().lengths.push_back(hidden.tokens(sample));
+  }
+  return batches;
 }
-
-// What is kept of one activation of one sample.
-struct SampleActivation {
-  at::Tensor rows;  // Contiguous; undefined when no statistic wants the values.
-  int64_t tokens = 0;
-  std::vector<float> channel_min, channel_max;  // [in_features]
-  std::vector<double> magnitudes;               // [in_features]: sums over tokens.
-  std::vector<double> squares;                  // [in_features]: sums over tokens.
-};
-
-// Keeps the wanted activations of one sample. Statistics of channels are taken at
-// once, on the thread of the sample.
-class CaptureTaps : public Taps {
- public:
-  explicit CaptureTaps(const Needs& needs) : needs_(needs) {}
-
-  void Input(absl::Span<const std::string> linears, const at::Tensor& x) override {
-    Keep(linears.front(), x);
-  }
-
-  at::Tensor ReplaceOutput(const std::string& linear, const at::Tensor& y) override {
-    Keep(OutputTap(linear), y);
-    return y;
-  }
-
-  void Attention(const std::string& attention, AttentionStates& states) override {
-    Keep(AttentionTap(attention, "q"), states.query);
-    Keep(AttentionTap(attention, "k"), states.key);
-    Keep(AttentionTap(attention, "v"), states.value);
-  }
-
-  // The head is the one group that is asked for.
-  void InputOfHead(const at::Tensor& x) { Keep(needs_.begin()->first, x); }
-
-  std::map<std::string, SampleActivation> kept;  // By tap.
-  absl::Status status;
-
- private:
-  void Keep(const std::string& tap, const at::Tensor& value) {
-    const auto found = needs_.find(tap);
-    if (found == needs_.end()) return;
-    const StatisticsNeed& need = found->second;
-    const at::Tensor x = value.contiguous();
-    SampleActivation& activation = kept[tap];
-    activation.tokens = x.size(0);
-    const size_t features = static_cast<size_t>(x.size(1));
-    if (need.channel_extrema) {
-      activation.channel_min.resize(features);
-      activation.channel_max.resize(features);
-      status.Update(
-          kernels::ChannelExtrema(RowsOf(x), activation.channel_min, activation.channel_max));
-    }
-    if (need.mean_magnitude) {
-      activation.magnitudes.resize(features);
-      status.Update(kernels::ChannelMagnitudes(RowsOf(x), activation.magnitudes));
-    }
-    if (need.squares || need.sample_norms) {
-      activation.squares.resize(features);
-      status.Update(kernels::ChannelSquares(RowsOf(x), activation.squares));
-    }
-    if (need.hessian || need.extrema || need.searched) activation.rows = x;
-  }
-
-  const Needs& needs_;
-};
 
 std::string NameOf(const DecoderLayer* layer) {
   return layer == nullptr ? "head" : absl::StrCat("layer ", layer->index());
 }
 int64_t IndexOf(const DecoderLayer* layer) { return layer == nullptr ? -1 : layer->index(); }
-
-// `range` of each of `num_channels` equal parts of `x`, which is contiguous.
-template <typename Range>
-absl::StatusOr<std::vector<Extrema>> RangesOf(const at::Tensor& x, int64_t num_channels,
-                                              const Range& range) {
-  std::vector<Extrema> ranges;
-  for (const at::Tensor& part : x.flatten().chunk(num_channels)) {
-    LLMC_ASSIGN_OR_RETURN(const TensorView view, ViewOf(part));
-    LLMC_ASSIGN_OR_RETURN(const kernels::Extrema extrema, range(view));
-    ranges.push_back({extrema.min, extrema.max});
-  }
-  return ranges;
-}
 
 bool WantsOutputs(const Needs& needs) {
   return std::any_of(needs.begin(), needs.end(),
@@ -121,18 +44,19 @@ bool WantsOutputs(const Needs& needs) {
 class LayerPass {
  public:
   // `wants_outputs`: taps look past the last input.
-  LayerPass(const DecoderLayer* layer, HiddenStates& hidden, bool wants_outputs)
-      : layer_(layer), hidden_(hidden), wants_outputs_(wants_outputs) {}
+  LayerPass(const ComputeDevice& device, const DecoderLayer* layer, HiddenStates& hidden,
+            bool wants_outputs)
+      : device_(device), layer_(layer), hidden_(hidden), wants_outputs_(wants_outputs) {}
 
-  // Runs samples side by side, each on one thread. `taps[i]`, when given, sees
-  // sample `samples[i]`.
-  absl::Status Forward(const std::vector<int64_t>& samples, std::vector<CaptureTaps>* taps,
+  // Runs batches, on the host side by side, each on one thread. `taps[i]`, when given,
+  // sees `batches[i]`.
+  absl::Status Forward(const std::vector<Batch>& batches, std::vector<CaptureTaps>* taps,
                        bool store_outputs) {
     std::mutex mutex;
     absl::Status status;
-    ParallelFor(static_cast<int64_t>(samples.size()), [&](int64_t i) {
+    ForUnits(device_, static_cast<int64_t>(batches.size()), [&](int64_t i) {
       const absl::Status one =
-          ForwardSample(samples[i], taps == nullptr ? nullptr : &(*taps)[i], store_outputs);
+          ForwardBatch(batches[i], taps == nullptr ? nullptr : &(*taps)[i], store_outputs);
       if (one.ok()) return;
       std::lock_guard<std::mutex> lock(mutex);
       status.Update(one);
@@ -141,34 +65,30 @@ class LayerPass {
   }
 
  private:
-  absl::Status ForwardSample(int64_t sample, CaptureTaps* taps, bool store_outputs) {
+  absl::Status ForwardBatch(const Batch& batch, CaptureTaps* taps, bool store_outputs) {
     absl::Status status;
-    const std::string where = absl::StrCat(NameOf(layer_), ", sample ", sample);
+    const std::string where = absl::StrCat(NameOf(layer_), ", sample ", batch.samples[0]);
     absl::Status torch = CatchTorch(where, [&] {
-      c10::InferenceMode guard;
-      absl::StatusOr<at::Tensor> input = hidden_.Load(sample);
+      absl::StatusOr<at::Tensor> input = hidden_.Load(batch.samples);
       if (!input.ok()) {
         status = input.status();
         return;
       }
       if (layer_ == nullptr) return taps->InputOfHead(*input);
       const at::Tensor output =
-          layer_->Forward(*input, {.taps = taps, .output_needed = store_outputs || wants_outputs_});
-      if (store_outputs) status = hidden_.Store(sample, output);
+          layer_->Forward(*input, {.lengths = batch.lengths,
+                                   .taps = taps,
+                                   .output_needed = store_outputs || wants_outputs_});
+      if (store_outputs) status = hidden_.Store(batch.samples, output);
     });
     return torch.ok() ? status : torch;
   }
 
+  const ComputeDevice& device_;
   const DecoderLayer* layer_;
   HiddenStates& hidden_;
   bool wants_outputs_;
 };
-
-std::vector<int64_t> SamplesOf(const Pack& pack) {
-  std::vector<int64_t> samples;
-  for (int64_t sample = pack.begin; sample < pack.end; ++sample) samples.push_back(sample);
-  return samples;
-}
 
 // Adds up statistics chunk by chunk.
 class Capture {
@@ -178,17 +98,21 @@ class Capture {
       : run_(run),
         layer_(layer),
         needs_(needs),
-        pass_(layer, hidden, WantsOutputs(needs)),
+        hidden_(hidden),
+        pass_(run.device, layer, hidden, WantsOutputs(needs)),
         statistics_(statistics) {}
 
   // Packs go in waves as wide as there are threads; the sums do not depend on it.
   absl::Status AddChunk(const Chunk& chunk, bool store_outputs) {
-    const size_t wave = static_cast<size_t>(NumThreads());
+    const size_t wave = run_.device.is_host() ? static_cast<size_t>(NumThreads()) : 1;
     for (size_t first = 0; first < chunk.packs.size(); first += wave) {
       const size_t last = std::min(chunk.packs.size(), first + wave);
       LLMC_RETURN_IF_ERROR(
           AddPacks({chunk.packs.begin() + first, chunk.packs.begin() + last}, store_outputs));
+      // A device is waited for once a chunk.
+      if (run_.device.is_host()) LLMC_RETURN_IF_ERROR(AddPending());
     }
+    LLMC_RETURN_IF_ERROR(AddPending());
     return Failpoint("layer.chunk");
   }
 
@@ -210,74 +134,107 @@ class Capture {
 
  private:
   absl::Status AddPacks(const std::vector<Pack>& packs, bool store_outputs) {
-    std::vector<int64_t> samples;
+    std::vector<Batch> batches;
+    std::vector<size_t> ends;  // Of each pack, in `batches`.
     for (const Pack& pack : packs) {
-      for (int64_t sample : SamplesOf(pack)) samples.push_back(sample);
-    }
-    std::vector<CaptureTaps> taps(samples.size(), CaptureTaps(needs_));
-    LLMC_RETURN_IF_ERROR(pass_.Forward(samples, &taps, store_outputs));
-    size_t next = 0;
-    for (const Pack& pack : packs) {
-      const size_t end = next + static_cast<size_t>(pack.end - pack.begin);
-      for (const auto& [group, need] : needs_) {
-        LLMC_RETURN_IF_ERROR(AddPack(group, need, pack, {&taps[next], end - next}));
+      for (Batch& batch : BatchesOf(pack, hidden_, !run_.device.is_host())) {
+        batches.push_back(std::move(batch));
       }
-      next = end;
+      ends.push_back(batches.size());
+    }
+    std::vector<CaptureTaps> taps;
+    for (const Batch& batch : batches) taps.emplace_back(run_.device, needs_, batch);
+    LLMC_RETURN_IF_ERROR(pass_.Forward(batches, &taps, store_outputs));
+    size_t begin = 0;
+    for (const size_t end : ends) {
+      for (const auto& [tap, need] : needs_) {
+        LLMC_RETURN_IF_ERROR(AddPack(tap, need, {&taps[begin], end - begin}));
+      }
+      begin = end;
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddPack(const std::string& tap, const StatisticsNeed& need, const Pack& pack,
+  absl::Status AddPack(const std::string& tap, const StatisticsNeed& need,
                        std::span<CaptureTaps> taps) {
-    std::vector<at::Tensor> kept;
-    for (size_t i = 0; i < taps.size(); ++i) {
-      const SampleActivation& activation = taps[i].kept.at(tap);
-      const int64_t sample = pack.begin + static_cast<int64_t>(i);
-      LLMC_RETURN_IF_ERROR(At(Where(tap, sample), taps[i].status));
-      kept.push_back(activation.rows);
-      AddChannels(tap, need, sample, activation);
-      LLMC_RETURN_IF_ERROR(AddRanges(tap, need, sample, kept[i]));
+    std::vector<at::Tensor> rows;
+    int64_t sequences = 0;
+    for (CaptureTaps& batch : taps) {
+      BatchActivation& activation = batch.kept.at(tap);
+      LLMC_RETURN_IF_ERROR(At(Where(tap, activation.ranges.front().sample), batch.status));
+      sequences += std::ssize(activation.ranges);
+      rows.push_back(activation.rows);
+      if (!need.HasRanges()) continue;
+      for (SampleRanges& ranges : activation.ranges) pending_[tap].push_back(std::move(ranges));
     }
     if (!need.hessian) return absl::OkStatus();
-    c10::InferenceMode guard;
-    const at::Tensor rows = kept.size() == 1 ? kept[0] : at::cat(kept);
-    return At(Where(tap),
-              statistics_.at(tap).hessian->Add(RowsOf(rows), static_cast<int64_t>(taps.size())));
+    at::Tensor all = rows[0];
+    if (rows.size() > 1) {
+      c10::InferenceMode guard;
+      LLMC_RETURN_IF_ERROR(CatchTorch(Where(tap), [&] { all = at::cat(rows); }));
+    }
+    return At(Where(tap), statistics_.at(tap).hessian->Add(RowsOf(all), sequences));
   }
 
-  void AddChannels(const std::string& tap, const StatisticsNeed& need, int64_t sample,
-                   const SampleActivation& activation) {
-    InputStatistics& statistics = statistics_.at(tap);
+  // Hands what the last packs have shown to the statistics, in sample order.
+  absl::Status AddPending() {
+    for (auto& [tap, all] : pending_) {
+      for (const SampleRanges& ranges : all) {
+        absl::Status added;
+        const absl::Status torch = CatchTorch(Where(tap, ranges.sample), [&] {
+          added = AddRanges(ranges, needs_.at(tap), statistics_.at(tap));
+        });
+        LLMC_RETURN_IF_ERROR(torch);
+        LLMC_RETURN_IF_ERROR(At(Where(tap, ranges.sample), added));
+      }
+    }
+    pending_.clear();
+    return absl::OkStatus();
+  }
+
+  absl::Status AddRanges(const SampleRanges& ranges, const StatisticsNeed& need,
+                         InputStatistics& statistics) const {
     if (need.channel_extrema) {
-      statistics.channels->Add(sample, activation.channel_min, activation.channel_max);
+      LLMC_ASSIGN_OR_RETURN(const std::vector<float> min, Numbers<float>(ranges.channel_min));
+      LLMC_ASSIGN_OR_RETURN(const std::vector<float> max, Numbers<float>(ranges.channel_max));
+      LLMC_RETURN_IF_ERROR(CheckFinite(min, max));
+      statistics.channels->Add(ranges.sample, min, max);
     }
-    if (need.squares) statistics.squares->Add(activation.squares);
-    if (need.sample_norms) {
-      std::vector<double> norms = activation.squares;
-      for (double& norm : norms) norm = std::sqrt(norm);
-      statistics.sample_norms->Add(norms);
+    if (need.mean_magnitude) {
+      LLMC_ASSIGN_OR_RETURN(const std::vector<double> sums, Numbers<double>(ranges.magnitudes));
+      statistics.magnitudes->Add(sums);
+      statistics.tokens += ranges.tokens;
     }
-    if (!need.mean_magnitude) return;
-    statistics.magnitudes->Add(activation.magnitudes);
-    statistics.tokens += activation.tokens;
+    if (need.squares || need.sample_norms) {
+      LLMC_ASSIGN_OR_RETURN(std::vector<double> sums, Numbers<double>(ranges.squares));
+      if (need.squares) statistics.squares->Add(sums);
+      for (double& sum : sums) sum = std::sqrt(sum);
+      if (need.sample_norms) statistics.sample_norms->Add(sums);
+    }
+    if (need.searched) statistics.searched->Add(ranges.sample, ranges.searched);
+    if (!need.extrema) return absl::OkStatus();
+    LLMC_ASSIGN_OR_RETURN(const std::vector<float> min, Numbers<float>(ranges.min));
+    LLMC_ASSIGN_OR_RETURN(const std::vector<float> max, Numbers<float>(ranges.max));
+    LLMC_RETURN_IF_ERROR(CheckFinite(min, max));
+    std::vector<Extrema> extrema;
+    for (size_t i = 0; i < min.size(); ++i) extrema.push_back({min[i], max[i]});
+    statistics.extrema->Add(ranges.sample, extrema);
+    return absl::OkStatus();
   }
 
-  absl::Status AddRanges(const std::string& tap, const StatisticsNeed& need, int64_t sample,
-                         const at::Tensor& x) {
-    InputStatistics& statistics = statistics_.at(tap);
-    if (need.extrema) {
-      absl::StatusOr<std::vector<Extrema>> extrema =
-          RangesOf(x, need.num_channels, kernels::FindExtrema);
-      if (!extrema.ok()) return At(Where(tap, sample), extrema.status());
-      statistics.extrema->Add(sample, *extrema);
-    }
-    if (need.searched) {
-      absl::StatusOr<std::vector<Extrema>> extrema =
-          RangesOf(x, need.num_channels, [&](const TensorView& view) {
-            return kernels::SearchActivationRange(view, *need.searched);
-          });
-      if (!extrema.ok()) return At(Where(tap, sample), extrema.status());
-      statistics.searched->Add(sample, *extrema);
+  template <typename T>
+  absl::StatusOr<std::vector<T>> Numbers(const at::Tensor& tensor) const {
+    std::vector<T> numbers(tensor.numel());
+    LLMC_RETURN_IF_ERROR(
+        run_.device.Download(tensor, std::as_writable_bytes(std::span(numbers))));
+    return numbers;
+  }
+
+  static absl::Status CheckFinite(std::span<const float> min, std::span<const float> max) {
+    for (size_t i = 0; i < min.size(); ++i) {
+      if (std::isfinite(min[i]) && std::isfinite(max[i])) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("values from ", min[i], " to ", max[i], ", expected finite ones"));
     }
     return absl::OkStatus();
   }
@@ -293,8 +250,10 @@ class Capture {
   RunState& run_;
   const DecoderLayer* layer_;
   const Needs& needs_;
+  HiddenStates& hidden_;
   LayerPass pass_;
   Statistics& statistics_;
+  std::map<std::string, std::vector<SampleRanges>> pending_;  // By tap.
 };
 
 void PrepareStatistics(const RunState& run, const Schedule& schedule, const Needs& needs,
@@ -308,7 +267,7 @@ void PrepareStatistics(const RunState& run, const Schedule& schedule, const Need
     input.owner = next_owner;
     if (need.hessian) {
       input.hessian = std::make_unique<HessianAccumulator>(
-          in_features, static_cast<int64_t>(schedule.chunks.size()));
+          in_features, static_cast<int64_t>(schedule.chunks.size()), run.place());
       next_owner = (next_owner + 1) % run.collective.world_size();
     }
     if (need.extrema) {
@@ -334,7 +293,9 @@ absl::Status CaptureRounds(RunState& run, const Schedule& schedule, Capture& cap
     const bool has_chunk = round < static_cast<int64_t>(schedule.mine.size());
     absl::Status local;
     if (has_chunk) {
-      local = capture.AddChunk(schedule.chunks[schedule.mine[round]], store_outputs);
+      const Chunk& chunk = schedule.chunks[schedule.mine[round]];
+      local = capture.AddChunk(chunk, store_outputs);
+      Count(Counter::kCalibrationTokens, chunk.tokens);
     }
     if (round == 0) {
       LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(local));
@@ -424,9 +385,10 @@ Schedule MakeSchedule(const RunState& run) {
   std::vector<int64_t> lengths;
   for (const auto& row : run.samples.rows) lengths.push_back(static_cast<int64_t>(row.size()));
   Schedule schedule;
-  schedule.chunks = CutIntoChunks(lengths);
+  schedule.chunks =
+      CutIntoChunks(lengths, run.device.is_host() ? kMinPackTokens : kMinDevicePackTokens);
   const int64_t num_chunks = static_cast<int64_t>(schedule.chunks.size());
-  schedule.mine = ChunksOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
+  schedule.mine = PiecesOfRank(num_chunks, run.collective.rank(), run.collective.world_size());
   schedule.num_rounds =
       (num_chunks + run.collective.world_size() - 1) / run.collective.world_size();
   return schedule;
@@ -445,20 +407,19 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
   return CaptureUntilItFits(run, schedule, target, needs);
 }
 
-absl::Status PassSamples::ForEach(const Visit& visit) {
+absl::Status PassSamples::ForEach(const Choice& choice, const Visit& visit) {
   std::vector<int64_t> samples;
   for (const Chunk& chunk : schedule_.MyChunks()) {
-    for (const Pack& pack : chunk.packs) {
-      for (int64_t sample : SamplesOf(pack)) samples.push_back(sample);
+    for (int64_t s = chunk.packs.front().begin; s < chunk.packs.back().end; ++s) {
+      if (choice(s)) samples.push_back(s);
     }
   }
   std::mutex mutex;
   absl::Status status;
-  ParallelFor(static_cast<int64_t>(samples.size()), [&](int64_t i) {
+  ForUnits(device_, static_cast<int64_t>(samples.size()), [&](int64_t i) {
     absl::Status one;
     const std::string where = absl::StrCat(NameOf(&layer_), ", sample ", samples[i]);
     const absl::Status torch = CatchTorch(where, [&] {
-      c10::InferenceMode guard;
       const absl::StatusOr<at::Tensor> input = hidden_.Load(samples[i]);
       one = input.ok() ? visit(samples[i], layer_, *input) : input.status();
     });
@@ -472,16 +433,19 @@ absl::Status PassSamples::ForEach(const Visit& visit) {
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,
                             HiddenStates& hidden) {
   StepScope scope(run.clock, Step::kPropagate, layer.index());
-  LayerPass pass(&layer, hidden, false);
+  LayerPass pass(run.device, &layer, hidden, false);
   for (size_t i = 0; i < schedule.mine.size(); ++i) {
-    std::vector<int64_t> samples;
+    std::vector<Batch> batches;
     for (const Pack& pack : schedule.chunks[schedule.mine[i]].packs) {
-      for (int64_t sample : SamplesOf(pack)) samples.push_back(sample);
+      for (Batch& batch : BatchesOf(pack, hidden, !run.device.is_host())) {
+        batches.push_back(std::move(batch));
+      }
     }
-    LLMC_RETURN_IF_ERROR(pass.Forward(samples, nullptr, true));
+    LLMC_RETURN_IF_ERROR(pass.Forward(batches, nullptr, true));
     run.clock.Progress(Step::kPropagate, layer.index(),
                        static_cast<double>(i + 1) / static_cast<double>(schedule.mine.size()));
   }
+  LLMC_RETURN_IF_ERROR(run.device.Synchronize());
   return Failpoint("layer.propagate");
 }
 

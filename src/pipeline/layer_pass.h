@@ -41,12 +41,14 @@ absl::Status CaptureHead(RunState& run, const Schedule& schedule, const Needs& n
 // Capture's samples for transforms that look at the layer again. Local.
 class PassSamples : public LayerSamples {
  public:
-  PassSamples(const Schedule& schedule, const DecoderLayer& layer, HiddenStates& hidden)
-      : schedule_(schedule), layer_(layer), hidden_(hidden) {}
+  PassSamples(const ComputeDevice& device, const Schedule& schedule, const DecoderLayer& layer,
+              HiddenStates& hidden)
+      : device_(device), schedule_(schedule), layer_(layer), hidden_(hidden) {}
 
-  absl::Status ForEach(const Visit& visit) override;
+  absl::Status ForEach(const Choice& choice, const Visit& visit) override;
 
  private:
+  const ComputeDevice& device_;
   const Schedule& schedule_;
   const DecoderLayer& layer_;
   HiddenStates& hidden_;

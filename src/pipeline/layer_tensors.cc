@@ -4,36 +4,78 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "model/torch_tensor.h"
 #include "modifiers/dense_tensors.h"
 
 namespace llmc {
 
-LayerPrefetch::LayerPrefetch(const Plan& plan, int64_t layer) {
+LayerPrefetch::LayerPrefetch(const RunState& run, int64_t layer, CopyLane* lane) : run_(run) {
   std::vector<std::string> names;
-  const std::string prefix = plan.model->LayerName(layer) + ".";
-  for (const CheckpointTensor& tensor : plan.source->tensors()) {
+  const std::string prefix = run.plan.model->LayerName(layer) + ".";
+  for (const CheckpointTensor& tensor : run.plan.source->tensors()) {
     if (absl::StartsWith(tensor.spec.name, prefix)) names.push_back(tensor.spec.name);
   }
-  reading_ =
-      std::async(std::launch::async,
-                 [source = plan.source, names = std::move(names)]() -> absl::StatusOr<Tensors> {
-                   Tensors tensors;
-                   for (const std::string& name : names) {
-                     LLMC_ASSIGN_OR_RETURN(tensors[name], source->Read(name));
-                   }
-                   return tensors;
-                 });
+  reading_ = std::async(std::launch::async, [this, lane, names = std::move(names)] {
+    span_.begin = std::chrono::steady_clock::now();
+    absl::StatusOr<Tensors> tensors =
+        lane == nullptr ? ReadToHost(names) : ReadToDevice(names, *lane);
+    span_.end = std::chrono::steady_clock::now();
+    return tensors;
+  });
 }
 
-absl::StatusOr<HostTensor> LayerPrefetch::Take(const std::string& name) {
-  if (!ready_) {
-    tensors_ = reading_.get();
-    ready_ = true;
+absl::StatusOr<LayerPrefetch::Tensors> LayerPrefetch::ReadToHost(
+    const std::vector<std::string>& names) const {
+  Tensors tensors;
+  for (const std::string& name : names) {
+    LLMC_ASSIGN_OR_RETURN(HostTensor tensor, run_.plan.source->Read(name));
+    tensors[name] = ToTorch(std::move(tensor));
   }
+  return tensors;
+}
+
+// Into pinned memory, and from there while the next tensor is read.
+absl::StatusOr<LayerPrefetch::Tensors> LayerPrefetch::ReadToDevice(
+    const std::vector<std::string>& names, CopyLane& lane) const {
+  const TorchStream::Scope scope(*lane.device->stream());
+  int64_t num_bytes = 0;
+  for (const std::string& name : names) num_bytes += run_.plan.source->Find(name)->spec.num_bytes();
+  if (lane.staging.num_bytes() < num_bytes) {
+    lane.staging = kernels::PinnedBuffer();
+    LLMC_ASSIGN_OR_RETURN(lane.staging, kernels::PinnedBuffer::Allocate(num_bytes));
+  }
+  Tensors tensors;
+  std::byte* staging = lane.staging.bytes();
+  for (const std::string& name : names) {
+    const TensorSpec& spec = run_.plan.source->Find(name)->spec;
+    const size_t size = static_cast<size_t>(spec.num_bytes());
+    LLMC_RETURN_IF_ERROR(run_.plan.source->ReadInto(name, {staging, size}));
+    LLMC_ASSIGN_OR_RETURN(tensors[name],
+                          lane.device->Upload({spec.dtype, spec.shape, {staging, size}}));
+    staging += size;
+  }
+  LLMC_RETURN_IF_ERROR(lane.device->Synchronize());
+  return tensors;
+}
+
+void LayerPrefetch::Wait() {
+  if (ready_) return;
+  tensors_ = reading_.get();
+  ready_ = true;
+}
+
+const TimeSpan& LayerPrefetch::Span() {
+  Wait();
+  return span_;
+}
+
+absl::StatusOr<at::Tensor> LayerPrefetch::Take(const std::string& name) {
+  Wait();
   if (!tensors_.ok()) return tensors_.status();
-  auto node = tensors_->extract(name);
+  const auto node = tensors_->extract(name);
   if (node.empty()) return absl::NotFoundError(absl::StrCat(name, ": no such tensor"));
-  return std::move(node.mapped());
+  if (node.mapped().is_cuda()) run_.device.stream()->Use(node.mapped());
+  return node.mapped();
 }
 
 absl::StatusOr<std::vector<kernels::StoredTensor>> StoreSolved(const RunState& run,
@@ -53,6 +95,12 @@ absl::StatusOr<std::vector<kernels::StoredTensor>> StoreSolved(const RunState& r
       solved.weight.view(), solved.grid, *scheme.weights, scheme.format, options);
   if (!stored.ok()) return At(solved.planned->source.name, stored.status());
   return stored;
+}
+
+bool IsSeenAsSolved(const SolvedModule& solved) {
+  const std::optional<QuantizationArgs>& weights = solved.planned->scheme->weights;
+  return solved.method == Method::kGptq && weights && !weights->scale_dtype &&
+         weights->strategy != Strategy::kTensorGroup;
 }
 
 absl::StatusOr<HostTensor> Dequantised(const PlannedModule& planned,

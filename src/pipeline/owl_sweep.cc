@@ -108,9 +108,9 @@ absl::StatusOr<LayerSparsities> FindLayerSparsities(RunState& run, const Schedul
   LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(hidden.status()));
   std::map<int, std::vector<double>> ratios;
   for (int64_t layer = 0; layer < run.plan.model->num_hidden_layers; ++layer) {
-    LayerPrefetch tensors(run.plan, layer);
+    LayerPrefetch tensors(run, layer, nullptr);
     const auto reader = [&](const std::string& name) { return tensors.Take(name); };
-    auto loaded = DecoderLayer::Load(*run.plan.model, layer, reader, placement);
+    auto loaded = DecoderLayer::LoadTensors(*run.plan.model, layer, reader, placement);
     LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(loaded.status()));
     Statistics statistics;
     LLMC_RETURN_IF_ERROR(CaptureLayer(run, schedule, *loaded, NormsOfInputs(run.plan, layer), true,

@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/output_directory.h"
+#include "collective/device_collective.h"
 #include "evaluation/evaluation.h"
+#include "kernels/device_queue.h"
 #include "llmc/byte_size.h"
 #include "llmc/failpoint.h"
 #include "llmc/file.h"
@@ -59,22 +62,29 @@ absl::Status BroadcastText(Collective& collective, std::string& text) {
 // One run, step by step.
 class JobRun {
  public:
-  JobRun(Job job, Collective& collective, const RunOptions& options, RunReport& report)
+  JobRun(Job job, Collective& collective, const ComputeDevice& device, const RunOptions& options,
+         RunReport& report)
       : job_(std::move(job)),
         collective_(collective),
         options_(options),
         report_(report),
-        clock_(options.sink, collective.rank()),
+        clock_(options.sink, collective.rank(), [&device] { device.SampleMemory(); }),
         run_{.job = job_,
              .plan = plan_,
              .collective = collective,
+             .device = device,
+             .device_collective = nullptr,
              .clock = clock_,
              .writer = nullptr,
              .samples = {},
              .estimate = {},
              .stop = options.stop} {}
 
+  // Why the device is not the one that was hoped for.
+  void Remark(const std::string& remark) { device_remark_ = remark; }
+
   absl::Status Run() {
+    LLMC_RETURN_IF_ERROR(ConnectDevices());
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(MakeThePlan()));
     LLMC_RETURN_IF_ERROR(ReadCalibration());
     LLMC_RETURN_IF_ERROR(collective_.AgreeOnStatus(CheckEstimate()));
@@ -108,18 +118,31 @@ class JobRun {
   }
 
  private:
+  // Collective. NCCL takes one rank a device; ranks that share one go through the host.
+  absl::Status ConnectDevices() {
+    if (run_.device.is_host()) return absl::OkStatus();
+    DeviceCollectiveOptions options;
+    if (collective_.ranks_on_host() > kernels::NumDevices()) {
+      options.transport = DeviceTransport::kStaged;
+    }
+    LLMC_ASSIGN_OR_RETURN(
+        device_collective_,
+        MakeDeviceCollective(collective_, run_.device.queue()->device(), options));
+    run_.device_collective = device_collective_.get();
+    return absl::OkStatus();
+  }
+
   absl::Status MakeThePlan() {
     StepScope scope(clock_, Step::kPlan);
     LLMC_ASSIGN_OR_RETURN(plan_, MakePlan(job_));
     job_.compute_dtype = plan_.compute_dtype;
-    if (job_.device == "cuda") {
-      return absl::UnimplementedError("--device cuda: this build computes on the CPU");
-    }
+    if (options_.check_plan) LLMC_RETURN_IF_ERROR(options_.check_plan(plan_));
     clock_.set_num_layers(
         std::count_if(plan_.units.begin(), plan_.units.end(),
                       [](const WorkUnit& unit) { return unit.first_layer >= 0; }));
     if (run_.is_leader()) {
       for (const std::string& warning : plan_.warnings) clock_.Warn(Step::kPlan, warning);
+      if (!device_remark_.empty()) clock_.Warn(Step::kPlan, device_remark_);
     }
     if (plan_.calibrated && job_.datasets.empty()) {
       return absl::InvalidArgumentError(
@@ -169,9 +192,20 @@ class JobRun {
       extent.longest = std::max(extent.longest, static_cast<int64_t>(row.size()));
     }
     const Ranks ranks{collective_.world_size(), NumThreads()};
-    run_.estimate = EstimatePlan(plan_, extent, ranks, job_.memory_budget_bytes);
+    run_.estimate =
+        EstimatePlan(plan_, extent, ranks, job_.memory_budget_bytes, DeviceBudget());
     const Ranks on_host{collective_.ranks_on_host(), NumThreads()};
     return CheckResources(job_, run_.estimate, on_host);
+  }
+
+  // What this rank may take of its device: of what is free now its share, and no more than
+  // the flag says. None on the host.
+  std::optional<int64_t> DeviceBudget() const {
+    if (run_.device.is_host()) return std::nullopt;
+    const int num_devices = std::max(1, kernels::NumDevices());
+    const int ranks_of_device = (collective_.ranks_on_host() + num_devices - 1) / num_devices;
+    const int64_t share = run_.device.free_bytes() / ranks_of_device;
+    return std::min(share, job_.device_memory_budget_bytes.value_or(share));
   }
 
   WriterOptions MakeWriterOptions() const {
@@ -240,7 +274,7 @@ class JobRun {
   // With a sparse layout the job writes zeros like any number into a sibling of the
   // output, which Repack then replaces. A finished output is found before any work.
   absl::Status DivertOutput() {
-    if (job_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
+    if (plan_.sparse_format == SparseFormat::kDense) return absl::OkStatus();
     packed_output_ = job_.output;
     int64_t finished[1] = {0};
     absl::Status local;
@@ -264,7 +298,7 @@ class JobRun {
   RepackRequest RequestOfRepack() const {
     RepackRequest request;
     request.output_dir = packed_output_;
-    request.format = job_.sparse_format;
+    request.format = plan_.sparse_format;
     request.modules = SparseModules(plan_);
     request.fingerprint = JobFingerprint(job_, plan_, run_.samples.hash);
     request.max_shard_bytes = job_.max_shard_bytes;
@@ -366,10 +400,15 @@ class JobRun {
     std::string lines;
     for (const StepEvent& event : clock_.events()) absl::StrAppend(&lines, ToJsonLine(event), "\n");
     absl::StatusOr<std::vector<std::string>> all = collective_.GatherStrings(lines, 0);
-    std::string peak;
     absl::StatusOr<std::vector<std::string>> peaks =
         collective_.GatherStrings(absl::StrCat(peak_bytes_), 0);
-    if (!all.ok() || !peaks.ok() || !run_.is_leader()) return;
+    absl::StatusOr<std::vector<std::string>> device_peaks =
+        collective_.GatherStrings(absl::StrCat(run_.device.peak_bytes()), 0);
+    if (!all.ok() || !peaks.ok() || !device_peaks.ok() || !run_.is_leader()) return;
+    for (const std::string& peak : *device_peaks) {
+      int64_t& most = builder_.report().device_peak_bytes;
+      most = std::max<int64_t>(most, std::stoll(peak));
+    }
     for (size_t r = 1; r < all->size(); ++r) (void)builder_.AddJsonLines((*all)[r]);
     for (size_t r = 0; r < peaks->size(); ++r) {
       builder_.report().memory.push_back(
@@ -395,18 +434,47 @@ class JobRun {
   ReportBuilder builder_;
   StepClock clock_;
   RunState run_;
+  std::unique_ptr<DeviceCollective> device_collective_;
   std::unique_ptr<CheckpointWriter> writer_;
   bool already_committed_ = false;
   std::string stopped_at_;  // Of the attempt that is resumed.
   int64_t peak_bytes_ = 0;
+  std::string device_remark_;
   std::string packed_output_;  // Where the job ends when its output is repacked; else "".
 };
 
 }  // namespace
 
+namespace {
+
+// Collective: the device of this rank. All ranks compute on the same kind, so that the
+// bytes do not depend on who did what; one without a device keeps them on the CPU.
+absl::StatusOr<std::unique_ptr<ComputeDevice>> ChooseDevice(const Job& job,
+                                                            Collective& collective) {
+  auto device = ComputeDevice::Choose(job.device, collective.rank_on_host());
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(device.status()));
+  int64_t is_device[1] = {(*device)->is_host() ? 0 : 1};
+  LLMC_RETURN_IF_ERROR(collective.AllReduceMin(std::span<int64_t>(is_device)));
+  if (is_device[0] == 0 && !(*device)->is_host()) {
+    return ComputeDevice::Choose("cpu", collective.rank_on_host());
+  }
+  return device;
+}
+
+}  // namespace
+
 absl::Status RunJob(Job job, Collective& collective, const RunOptions& options, RunReport& report) {
   SetFailpointRank(collective.rank());
-  JobRun run(std::move(job), collective, options, report);
+  const absl::StatusOr<std::unique_ptr<ComputeDevice>> device = ChooseDevice(job, collective);
+  if (!device.ok()) {
+    report.verdict = Verdict::kFailed;
+    report.verdict_message = std::string(device.status().message());
+    return device.status();
+  }
+  const std::string remark = ComputeDevice::WhyHost(job.device);
+  job.device = (*device)->is_host() ? "cpu" : "cuda";
+  JobRun run(std::move(job), collective, **device, options, report);
+  run.Remark(remark);
   const absl::Status status = run.Run();
   run.FinishReport(status);
   return status;

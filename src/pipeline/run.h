@@ -10,6 +10,7 @@
 #include "llmc/status.h"
 #include "llmc/step.h"
 #include "plan/job.h"
+#include "plan/plan.h"
 #include "report/run_report.h"
 
 namespace llmc {
@@ -18,6 +19,8 @@ struct RunOptions {
   std::string command_line;                 // For the report.
   StepSink sink;                            // This rank's events; may be empty.
   const std::atomic<bool>* stop = nullptr;  // True: stop after the current layer.
+  // Asked on every rank before any work; an error ends the job. Empty: any plan.
+  std::function<absl::Status(const Plan&)> check_plan;
   // Asked on rank 0 right before the output is put in place; an error leaves it
   // unfinished. Empty: always allowed.
   std::function<absl::Status()> may_publish;

@@ -90,13 +90,14 @@ std::string ReproduceCommand(const Job& job, int world_size) {
   absl::StrAppend(&command, " --num-calibration-samples ", job.num_calibration_samples,
                   " --max-seq-length ", job.max_seq_length, " --text-column ",
                   Quoted(job.text_column), " --seed ", job.seed,
-                  job.shuffle ? " --shuffle" : " --no-shuffle", " --compute-dtype ",
+                  job.shuffle ? " --shuffle" : " --no-shuffle", " --device ", job.device,
+                  " --compute-dtype ",
                   job.compute_dtype == ComputeDType::kBFloat16 ? "bfloat16" : "float32",
                   " --quotient-rounding ",
                   job.quotient_rounding == QuotientRounding::kFloat32 ? "float32" : "model-dtype",
                   " --max-shard-size ", job.max_shard_bytes);
-  if (job.sparse_format != SparseFormat::kDense) {
-    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(job.sparse_format));
+  if (job.sparse_format) {
+    absl::StrAppend(&command, " --sparse-format ", SparseFormatName(*job.sparse_format));
   }
   if (world_size > 1) absl::StrAppend(&command, " --ranks ", world_size);
   return command;
@@ -127,6 +128,8 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
   report.reproduce_command = ReproduceCommand(run.job, run.collective.world_size());
   report.planned_rank_peak_bytes = run.estimate.peak_memory_bytes;
   report.rank_budget_bytes = run.job.memory_budget_bytes.value_or(0);
+  report.planned_device_peak_bytes =
+      run.estimate.device_memory_bytes + run.estimate.device_activation_bytes;
   if (plan.calibrated) {
     CalibrationFacts facts;
     facts.datasets = run.job.datasets;
@@ -139,7 +142,7 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
     report.calibration = std::move(facts);
   }
   report.environment = DetectEnvironment();
-  report.environment.device = "cpu";
+  report.environment.device = run.device.name();
   report.environment.num_ranks = run.collective.world_size();
   report.environment.threads_per_rank = NumThreads();
   report.versions = {{"llmc", "0.1.0"}, {"LibTorch", "2.11.0"}, {"compressed-tensors", "0.19.0"}};

@@ -18,19 +18,20 @@ absl::StatusOr<bool> IsUnitDone(RunState& run, const WorkUnit& unit) {
   return done[0] != 0;
 }
 
-absl::Status FinishUnit(RunState& run, const WorkUnit& unit,
-                        const std::map<std::string, std::string>& hashes,
-                        const nlohmann::json& payload) {
-  absl::Status local = Failpoint("unit.before_sync");
-  if (local.ok()) local = run.writer->Sync();
-  LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(local));
+absl::Status SyncUnit(const RunState& run) {
+  LLMC_RETURN_IF_ERROR(Failpoint("unit.before_sync"));
+  return run.writer->Sync();
+}
+
+absl::Status RecordUnit(RunState& run, const UnitWrites& writes, const absl::Status& synced) {
+  LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(synced));
   LLMC_ASSIGN_OR_RETURN(const std::vector<std::string> all,
-                        run.collective.GatherStrings(nlohmann::json(hashes).dump(), 0));
+                        run.collective.GatherStrings(nlohmann::json(writes.hashes).dump(), 0));
+  absl::Status local;
   if (run.is_leader()) {
     DoneUnit done;
-    done.name = unit.name;
-    done.tensors = unit.tensors;
-    done.payload = payload;
+    done.name = writes.unit->name;
+    done.tensors = writes.unit->tensors;
     for (const std::string& text : all) {
       const auto part = nlohmann::json::parse(text).get<std::map<std::string, std::string>>();
       done.hashes.insert(part.begin(), part.end());
@@ -39,6 +40,10 @@ absl::Status FinishUnit(RunState& run, const WorkUnit& unit,
   }
   if (local.ok()) local = Failpoint("unit.marked");
   return run.collective.AgreeOnStatus(local);
+}
+
+absl::Status FinishUnit(RunState& run, const UnitWrites& writes) {
+  return RecordUnit(run, writes, SyncUnit(run));
 }
 
 }  // namespace llmc

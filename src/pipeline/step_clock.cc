@@ -11,17 +11,24 @@
 
 namespace llmc {
 
-StepClock::StepClock(StepSink sink, int rank)
-    : sink_(std::move(sink)), rank_(rank), start_(std::chrono::steady_clock::now()) {}
+StepClock::StepClock(StepSink sink, int rank, std::function<void()> at_end)
+    : sink_(std::move(sink)),
+      rank_(rank),
+      at_end_(std::move(at_end)),
+      start_(std::chrono::steady_clock::now()) {}
 
-double StepClock::Now() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+double StepClock::SecondsAt(std::chrono::steady_clock::time_point time) const {
+  return std::chrono::duration<double>(time - start_).count();
 }
 
-void StepClock::Emit(StepEvent event) {
+double StepClock::Now() const { return SecondsAt(std::chrono::steady_clock::now()); }
+
+void StepClock::Emit(StepEvent event) { EmitAt(Now(), std::move(event)); }
+
+void StepClock::EmitAt(double time_s, StepEvent event) {
   event.rank = rank_;
   event.num_layers = num_layers_;
-  event.time_s = Now();
+  event.time_s = time_s;
   if (sink_) sink_(event);
   if (event.kind != StepEvent::Kind::kProgress) events_.push_back(std::move(event));
 }
@@ -35,6 +42,7 @@ void StepClock::Begin(Step step, int64_t layer) {
 }
 
 void StepClock::End(Step step, int64_t layer) {
+  if (at_end_) at_end_();
   StepEvent event;
   event.kind = StepEvent::Kind::kEnd;
   event.step = step;
@@ -42,6 +50,18 @@ void StepClock::End(Step step, int64_t layer) {
   event.done_frac = 1;
   event.rss_bytes = ResidentBytes();
   Emit(std::move(event));
+}
+
+void StepClock::Add(Step step, int64_t layer, const TimeSpan& span) {
+  StepEvent event;
+  event.kind = StepEvent::Kind::kBegin;
+  event.step = step;
+  event.layer = layer;
+  EmitAt(SecondsAt(span.begin), event);
+  event.kind = StepEvent::Kind::kEnd;
+  event.done_frac = 1;
+  event.rss_bytes = ResidentBytes();
+  EmitAt(SecondsAt(span.end), std::move(event));
 }
 
 void StepClock::Progress(Step step, int64_t layer, double done_frac) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,16 +15,25 @@
 
 namespace llmc {
 
+// From when to when something took.
+struct TimeSpan {
+  std::chrono::steady_clock::time_point begin = {};
+  std::chrono::steady_clock::time_point end = {};
+};
+
 // Emits this rank's events to a sink and keeps them for the report.
 // Not thread-safe.
 class StepClock {
  public:
-  StepClock(StepSink sink, int rank);
+  // `at_end`, when given, is called whenever a step ends.
+  StepClock(StepSink sink, int rank, std::function<void()> at_end = nullptr);
 
   void set_num_layers(int64_t num_layers) { num_layers_ = num_layers; }
 
   void Begin(Step step, int64_t layer);
   void End(Step step, int64_t layer);
+  // A step that another thread has done; on the thread of the clock.
+  void Add(Step step, int64_t layer, const TimeSpan& span);
   void Progress(Step step, int64_t layer, double done_frac);
   void Linear(const SolvedModule& solved);
   // `method`: "SparseGPT", ...; what quantises the module later is named beside it.
@@ -34,10 +44,13 @@ class StepClock {
   double Now() const;  // Seconds since the clock was made.
 
  private:
+  double SecondsAt(std::chrono::steady_clock::time_point time) const;
   void Emit(StepEvent event);
+  void EmitAt(double time_s, StepEvent event);
 
   StepSink sink_;
   int rank_;
+  std::function<void()> at_end_;
   int64_t num_layers_ = 0;
   std::chrono::steady_clock::time_point start_;
   std::vector<StepEvent> events_;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/content_hash.h"
 #include "llmc/byte_size.h"
+#include "plan/awq_race.h"
 #include "plan/plan.h"
 #include "plan/statistics.h"
 
@@ -30,6 +31,15 @@ constexpr double kAssumedDiskBytesPerSecond = 500e6;
 // Tokens of the packs in flight on one thread, when samples are shorter.
 constexpr int64_t kPackTokens = 512;
 
+// A pack on a device has at least this many (calibration/sample_schedule.h).
+constexpr int64_t kDevicePackTokens = 4096;
+
+// Beside the tensors on a device: workspaces of cuBLAS and cuSOLVER, and what LibTorch's
+// allocator leaves between blocks. Assumed.
+constexpr int64_t kDeviceLibraryBytes = 256'000'000;
+// Of the host, for CUDA's libraries in a process. Assumed.
+constexpr int64_t kCudaProgramBytes = 600'000'000;
+
 // Of one channel: a smallest and a largest value; a sum in fixed point.
 constexpr int64_t kExtremaBytes = 8;
 constexpr int64_t kMagnitudeBytes = 32;
@@ -40,6 +50,7 @@ struct LayerSizes {
   int64_t source_bytes = 0;      // In the checkpoint.
   int64_t largest_weight = 0;    // Elements.
   int64_t hessian_elements = 0;  // Sum over shared inputs of in_features^2.
+  int64_t kept_factors = 0;      // Elements of factors that SparseGPT keeps for GPTQ.
   int64_t largest_input = 0;     // in_features.
   int64_t input_features = 0;    // Sum over shared inputs whose rows are kept.
   int64_t channel_bytes = 0;     // Statistics of channels.
@@ -76,7 +87,7 @@ struct LayerSizes {
 };
 
 // AWQ's forwards: every candidate of a layer's norms runs the blocks behind them.
-void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
+void AddSearch(const Plan& plan, const WorkUnit& unit, int64_t num_tokens, LayerSizes& sizes) {
   int64_t one_candidate = 0;
   int64_t num_candidates = 0;
   for (int index : unit.transforms) {
@@ -89,11 +100,25 @@ void AddSearch(const Plan& plan, const WorkUnit& unit, LayerSizes& sizes) {
   }
   sizes.candidate_bytes =
       std::max(one_candidate, std::min(num_candidates * one_candidate, kAwqCandidateBytes));
-  sizes.search_flops = 2.0 * static_cast<double>(num_candidates) *
-                       static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
+  const double forwards = NumAwqForwards(num_candidates, num_tokens);
+  sizes.search_flops = 2.0 * forwards * static_cast<double>(one_candidate > 0 ? sizes.weights : 0);
 }
 
-LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samples) {
+// SparseGPT's rows, and the factors that it keeps, one for each of `kept`.
+void AddPruning(const Plan& plan, const PlannedTransform& transform, std::set<std::string>& kept,
+                LayerSizes& sizes) {
+  if (transform.module.empty() || transform.needs.empty()) return;
+  const auto& [group, need] = *transform.needs.begin();
+  if (!need.hessian) return;
+  const Shape& shape = plan.Find(transform.module)->source.shape;
+  const auto in = static_cast<double>(shape[1]);
+  sizes.solve_flops += static_cast<double>(shape[0]) * in * in;
+  if (transform.keeps_factor && kept.insert(group).second) {
+    sizes.kept_factors += shape[1] * shape[1];
+  }
+}
+
+LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, const CalibrationExtent& extent) {
   LayerSizes sizes;
   for (const PlannedModule& module : plan.modules) {
     if (module.module.layer == unit.first_layer) sizes.Add(module);
@@ -101,13 +126,15 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
   for (const auto& [group, need] : NeedsOfUnit(plan, unit)) {
     const PlannedModule* input = plan.Find(group);
     // Other taps are outputs, which a sample holds anyway.
-    if (input != nullptr) sizes.Add(need, input->source.shape[1], num_samples);
+    if (input != nullptr) sizes.Add(need, input->source.shape[1], extent.num_samples);
   }
   std::set<std::string> rewritten;
+  std::set<std::string> kept;
   for (int index : unit.transforms) {
+    AddPruning(plan, plan.transforms[index], kept, sizes);
     for (const std::string& name : plan.transforms[index].tensors) rewritten.insert(name);
   }
-  AddSearch(plan, unit, sizes);
+  AddSearch(plan, unit, extent.num_tokens, sizes);
   for (const std::string& name : rewritten) {
     sizes.rewritten_bytes += plan.source->Find(name)->spec.num_bytes();
   }
@@ -115,11 +142,11 @@ LayerSizes SizesOfLayer(const Plan& plan, const WorkUnit& unit, int64_t num_samp
 }
 
 // The layer that needs most; layers of a family differ little.
-LayerSizes LargestLayer(const Plan& plan, int64_t num_samples) {
+LayerSizes LargestLayer(const Plan& plan, const CalibrationExtent& extent) {
   LayerSizes largest;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes sizes = SizesOfLayer(plan, unit, num_samples);
+    const LayerSizes sizes = SizesOfLayer(plan, unit, extent);
     if (sizes.hessian_elements + sizes.weights > largest.hessian_elements + largest.weights) {
       largest = sizes;
     }
@@ -154,7 +181,7 @@ int64_t DataFreeBytes(const Plan& plan, const Ranks& ranks) {
 
 // Memory of Capture and of Solve differ; the larger counts.
 int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks) {
-  const LayerSizes layer = LargestLayer(plan, extent.num_samples);
+  const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t hidden = plan.model->hidden_size;
   const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
   const int64_t weights = layer.weights * compute_size;
@@ -170,13 +197,48 @@ int64_t CalibratedBytes(const Plan& plan, const CalibrationExtent& extent, const
   // The Hessian, its reversed copy, and the factor.
   const int64_t factor = 3 * layer.largest_input * layer.largest_input * 4;
   // Codes of at most a byte wait for the layer to be written.
-  const int64_t solve = totals + factor + 2 * layer.largest_weight * 4 + layer.weights +
-                        layer.channel_bytes + layer.rewritten_bytes;
+  const int64_t solve = totals + factor + 4 * layer.kept_factors + 2 * layer.largest_weight * 4 +
+                        layer.weights + layer.channel_bytes + layer.rewritten_bytes;
+  // AWQ runs its candidates on the samples.
+  const int64_t search = totals + layer.candidate_bytes + inputs + rearranged +
+                         layer.channel_bytes + layer.rewritten_bytes;
   // While a layer propagates the next one is read ahead.
   const int64_t propagate = layer.source_bytes + inputs + rearranged;
   return kCalibratedProgramBytes +
-         std::max(weights + std::max({capture, solve + layer.source_bytes, propagate}),
+         std::max(weights + std::max({capture, search, solve + layer.source_bytes, propagate}),
                   VerifyBytes(plan, ranks));
+}
+
+// On the device, beside the activations between layers.
+int64_t DeviceBytes(const Plan& plan, const CalibrationExtent& extent) {
+  const LayerSizes layer = LargestLayer(plan, extent);
+  const int64_t hidden = plan.model->hidden_size;
+  const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
+  // The layer, and the next one as it is stored.
+  const int64_t weights = layer.weights * compute_size + layer.source_bytes;
+  const int64_t tokens = kDevicePackTokens + extent.longest;
+  const int64_t in_flight =
+      tokens * ((layer.input_features + 6 * hidden + 4 * plan.model->intermediate_size) *
+                    compute_size +
+                3 * hidden * 4);
+  const int64_t totals = layer.hessian_elements / 2 * 8;
+  const int64_t capture = totals + layer.hessian_elements / 2 * 4 + in_flight;
+  // The Hessian, its reversed copy, the factor, and one more while they are copied; the
+  // weight as float32, as it is stored, and its blocks' errors.
+  const int64_t solve = totals + 4 * layer.largest_input * layer.largest_input * 4 +
+                        3 * layer.largest_weight * 4;
+  const int64_t search = totals + in_flight + layer.candidate_bytes;
+  return kDeviceLibraryBytes + weights + std::max({capture, solve, search});
+}
+
+// On the host of a rank that computes on a device: a layer on its way there, as it is
+// rewritten, solved and packed.
+int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
+                              const Ranks& ranks) {
+  const LayerSizes layer = LargestLayer(plan, extent);
+  const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
+                         layer.channel_bytes + layer.candidate_bytes;
+  return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
 }
 
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
@@ -184,7 +246,7 @@ double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
   double flops = 0;
   for (const WorkUnit& unit : plan.units) {
     if (unit.first_layer < 0) continue;
-    const LayerSizes layer = SizesOfLayer(plan, unit, extent.num_samples);
+    const LayerSizes layer = SizesOfLayer(plan, unit, extent);
     const double tokens = static_cast<double>(extent.num_tokens);
     flops += tokens * (4.0 * static_cast<double>(layer.weights) +
                        static_cast<double>(layer.hessian_elements) + layer.search_flops);
@@ -217,21 +279,29 @@ CalibrationExtent ExtentFromFlags(const Job& job) {
 }
 
 Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks,
-                      std::optional<int64_t> budget_bytes) {
+                      std::optional<int64_t> budget_bytes,
+                      std::optional<int64_t> device_budget_bytes) {
   Estimate estimate;
   estimate.output_bytes = plan.layout.total_file_bytes();
-  estimate.min_memory_bytes =
-      plan.calibrated ? CalibratedBytes(plan, extent, ranks) : DataFreeBytes(plan, ranks);
+  estimate.min_memory_bytes = !plan.calibrated ? DataFreeBytes(plan, ranks)
+                              : plan.on_device ? HostBytesBesideDevice(plan, extent, ranks)
+                                               : CalibratedBytes(plan, extent, ranks);
   if (plan.calibrated) {
     const int64_t share = (extent.num_tokens + ranks.world_size - 1) / ranks.world_size;
     const PlannedModule* embedding = plan.Find(plan.model->embedding_name);
     const bool narrow = embedding != nullptr && embedding->source.dtype == DType::kBF16;
     estimate.activation_bytes = share * plan.model->hidden_size * (narrow ? 2 : 4);
   }
-  estimate.peak_memory_bytes = estimate.min_memory_bytes + estimate.activation_bytes;
+  if (plan.on_device) {
+    estimate.device_memory_bytes = DeviceBytes(plan, extent);
+    estimate.device_budget_bytes = device_budget_bytes;
+    const int64_t room = device_budget_bytes.value_or(INT64_MAX) - estimate.device_memory_bytes;
+    estimate.device_activation_bytes = std::clamp<int64_t>(room, 0, estimate.activation_bytes);
+  }
+  const int64_t on_host = estimate.activation_bytes - estimate.device_activation_bytes;
+  estimate.peak_memory_bytes = estimate.min_memory_bytes + on_host;
   if (budget_bytes && estimate.peak_memory_bytes > *budget_bytes) {
-    estimate.spilled_bytes =
-        std::min(estimate.activation_bytes, estimate.peak_memory_bytes - *budget_bytes);
+    estimate.spilled_bytes = std::min(on_host, estimate.peak_memory_bytes - *budget_bytes);
     estimate.peak_memory_bytes -= estimate.spilled_bytes;
   }
   estimate.matrix_product_flops = MatrixProductFlops(plan, extent);
@@ -273,6 +343,12 @@ absl::Status CheckResources(const Job& job, const Estimate& estimate, const Rank
         absl::StrCat("--memory-budget: ", FormatByteSize(*job.memory_budget_bytes),
                      " a rank, expected at least ", FormatByteSize(estimate.min_memory_bytes), " (",
                      FormatByteSize(floor - *job.memory_budget_bytes), " is missing)"));
+  }
+  if (estimate.device_budget_bytes &&
+      estimate.device_memory_bytes > *estimate.device_budget_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "device memory: ", FormatByteSize(*estimate.device_budget_bytes), " a rank, expected at ",
+        "least ", FormatByteSize(estimate.device_memory_bytes), " beside the activations"));
   }
   const int64_t host = PhysicalMemoryBytes();
   if (!job.memory_budget_bytes && floor * ranks.world_size > host) {

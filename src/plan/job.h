@@ -30,13 +30,15 @@ struct Job {
   bool shuffle = true;
 
   std::optional<int64_t> memory_budget_bytes;  // Host memory of one rank.
+  // Of the CUDA device of one rank; also bounded by what is free.
+  std::optional<int64_t> device_memory_budget_bytes;
   std::string work_dir;                        // Spilled activations; empty: $TMPDIR or /tmp.
   int64_t max_shard_bytes = 5'000'000'000;
-  std::string device = "auto";
+  std::string device = "auto";  // "auto", "cpu" or "cuda".
   ComputeDType compute_dtype = ComputeDType::kAuto;
   QuotientRounding quotient_rounding = QuotientRounding::kModelDtype;
-  // How zeros of pruned weights are stored in the output.
-  SparseFormat sparse_format = SparseFormat::kDense;
+  // How zeros of pruned weights are stored in the output; absent: as the recipe says.
+  std::optional<SparseFormat> sparse_format;
   bool fresh = false;  // Ignore an earlier unfinished run, replace a finished one.
 
   std::vector<std::string> eval_datasets;  // Perplexity before and after, when given.

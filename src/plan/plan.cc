@@ -42,13 +42,14 @@ std::string ReasonText(const ModuleDecision& decision) {
   return absl::StrCat(NoSchemeName(decision.reason), " (", decision.decided_by, ")");
 }
 
-// auto: bfloat16 products where the model is bfloat16 and the CPU multiplies
+// auto: bfloat16 products where the model is bfloat16 and the device multiplies
 // bfloat16 in hardware, float32 elsewhere (docs/decisions/0001-compute-dtype.md).
 ComputeDType ResolveComputeDType(const Job& job, const std::vector<PlannedModule>& modules) {
   if (job.compute_dtype != ComputeDType::kAuto) return job.compute_dtype;
   for (const PlannedModule& module : modules) {
     if (module.source.dtype != DType::kBF16) return ComputeDType::kFloat32;
   }
+  if (job.device == "cuda") return ComputeDType::kBFloat16;
   return __builtin_cpu_supports("avx512bf16") != 0 ? ComputeDType::kBFloat16
                                                    : ComputeDType::kFloat32;
 }
@@ -78,9 +79,10 @@ class Planner {
     LLMC_RETURN_IF_ERROR(PlanTransforms());
     plan_.compute_dtype = ResolveComputeDType(job_, plan_.modules);
     LLMC_RETURN_IF_ERROR(RefuseWhatIsMissing());
-    LLMC_RETURN_IF_ERROR(CheckSparseFormat(plan_, job_.sparse_format));
+    LLMC_RETURN_IF_ERROR(ChooseSparseFormat());
     LLMC_RETURN_IF_ERROR(PlaceTensors());
     LLMC_RETURN_IF_ERROR(WriteConfig());
+    plan_.on_device = job_.device == "cuda" && plan_.calibrated;
     return std::move(plan_);
   }
 
@@ -108,6 +110,14 @@ class Planner {
     }
     plan_.warnings = plan_.recipe.warnings();
     return absl::OkStatus();
+  }
+
+  absl::Status ChooseSparseFormat() {
+    const std::string recipes = plan_.recipe.sparse_format_place();
+    plan_.sparse_format =
+        job_.sparse_format.value_or(plan_.recipe.sparse_format().value_or(SparseFormat::kDense));
+    plan_.recipe.OverrideSparseFormat(plan_.sparse_format);
+    return At(job_.sparse_format ? "--sparse-format" : recipes, CheckSparseFormat(plan_));
   }
 
   // A known family gives its modules; of any other, 2-D tensors are taken.

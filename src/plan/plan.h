@@ -85,7 +85,9 @@ struct PlannedTransform {
   // relies on it, see ChangesOutput.
   bool keeps_function = false;
   bool reads_samples = false;  // Runs the samples through the layer once more.
-  Needs needs;                 // By input group.
+  // A GPTQ after it factors the same Hessian with the same damping and column order.
+  bool keeps_factor = false;
+  Needs needs;  // By input group.
 };
 
 // Work that is finished, made durable and resumed as one.
@@ -124,6 +126,11 @@ struct Estimate {
   int64_t min_memory_bytes = 0;     // The same with all activations spilled.
   int64_t activation_bytes = 0;     // Of one rank.
   int64_t spilled_bytes = 0;        // Of one rank, under the budget.
+  // On the CUDA device of one rank; 0 without one. Beside its activations: a layer and the
+  // next one's weights, statistics, what is in flight, solving.
+  int64_t device_memory_bytes = 0;
+  int64_t device_activation_bytes = 0;  // Of activation_bytes; the others stay on the host.
+  std::optional<int64_t> device_budget_bytes;
   int64_t output_bytes = 0;         // Of the weight files.
   double matrix_product_flops = 0;  // Of the whole job.
   double seconds = 0;               // At kAssumedFlopsPerThread and kAssumedDiskBytesPerSecond.
@@ -143,6 +150,9 @@ struct Plan {
   OutputLayout layout;
   std::string config_json;  // config.json of the output.
   bool unties_embeddings = false;
+  // The job's, else the recipe's. Anything but kDense packs the finished output.
+  SparseFormat sparse_format = SparseFormat::kDense;
+  bool on_device = false;  // Layers are computed on a CUDA device (Job::device is "cuda").
   std::optional<QuantizationArgs> kv_cache_scheme;
   std::vector<std::string> warnings;
 
@@ -162,15 +172,17 @@ absl::StatusOr<Plan> MakePlan(const Job& job);
 // The most that the job's flags allow, before text was read.
 CalibrationExtent ExtentFromFlags(const Job& job);
 
-// Pure. `budget_bytes`: Job::memory_budget_bytes.
+// Pure. `budget_bytes`: Job::memory_budget_bytes. `device_budget_bytes`: what one rank may
+// take of its device; unknown: as much as the plan wants.
 Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const Ranks& ranks,
-                      std::optional<int64_t> budget_bytes);
+                      std::optional<int64_t> budget_bytes,
+                      std::optional<int64_t> device_budget_bytes = std::nullopt);
 
 // What fixes the output's bytes; a resume needs all of it equal.
 std::map<std::string, std::string> JobFingerprint(const Job& job, const Plan& plan,
                                                   absl::string_view calibration_hash);
 
-// kResourceExhausted, saying how much is missing, when the budget, the memory of
+// kResourceExhausted, saying how much is missing, when a budget, the memory of
 // the host or the disk under `output` is too small.
 absl::Status CheckResources(const Job& job, const Estimate& estimate, const Ranks& ranks);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -43,6 +44,7 @@ class PruningPlanner {
     LLMC_RETURN_IF_ERROR(MatchTargets());
     LLMC_RETURN_IF_ERROR(CheckListLength());
     LLMC_RETURN_IF_ERROR(CompileIgnore());
+    FindSharedFactors();
     for (const PlannedModule& module : plan_.modules) LLMC_RETURN_IF_ERROR(AddModule(module));
     if (!indivisible_.empty()) {
       const MaskStructure& mask = fields_.mask_structure;
@@ -111,6 +113,20 @@ class PruningPlanner {
     return absl::OkStatus();
   }
 
+  // Inputs whose factor a GPTQ after this SparseGPT asks for again.
+  void FindSharedFactors() {
+    const auto* sparse_gpt = std::get_if<SparseGptModifier>(&plan_.recipe.modifiers()[modifier_]);
+    if (sparse_gpt == nullptr) return;
+    for (const PlannedModule& module : plan_.modules) {
+      if (module.method != Method::kGptq || module.modifier < modifier_) continue;
+      const auto& gptq = std::get<GptqModifier>(plan_.recipe.modifiers()[module.modifier]);
+      if (module.scheme->weights->actorder || gptq.dampening_frac != sparse_gpt->dampening_frac) {
+        continue;
+      }
+      shared_factors_.insert(module.module.input_group);
+    }
+  }
+
   // Of several containers the innermost decides: it comes last.
   const Match* FindMatch(const std::string& name) const {
     const Match* found = nullptr;
@@ -137,12 +153,27 @@ class PruningPlanner {
                                 SafetensorsName(planned.source.dtype),
                                 ", expected a dense BF16, F16 or F32 weight"));
     }
+    LLMC_RETURN_IF_ERROR(CheckKeepsEarlierMask(module.name));
     const MaskStructure& mask = fields_.mask_structure;
     if (mask.is_grouped() && planned.source.shape[1] % mask.group_size != 0) {
       indivisible_.push_back(
           absl::StrCat(module.name, " (in_features ", planned.source.shape[1], ")"));
     }
     Add(planned, *match);
+    return absl::OkStatus();
+  }
+
+  // SparseGPT fills zeros again; the others never do.
+  absl::Status CheckKeepsEarlierMask(const std::string& module) const {
+    const auto* sparse_gpt = std::get_if<SparseGptModifier>(&plan_.recipe.modifiers()[modifier_]);
+    if (sparse_gpt == nullptr || sparse_gpt->preserve_sparsity_mask) return absl::OkStatus();
+    for (const PlannedTransform& earlier : plan_.transforms) {
+      if (earlier.module != module) continue;
+      return Error(absl::StrCat(
+          module, ": would fill again what the ",
+          ModifierClassName(plan_.recipe.modifiers()[earlier.modifier]),
+          " before it keeps at 0; expected preserve_sparsity_mask: true, or one of the two"));
+    }
     return absl::OkStatus();
   }
 
@@ -162,6 +193,7 @@ class PruningPlanner {
     need.hessian = std::holds_alternative<SparseGptModifier>(modifier);
     need.squares = std::holds_alternative<WandaPruningModifier>(modifier);
     if (need.hessian || need.squares) transform.needs[planned.module.input_group] = need;
+    transform.keeps_factor = shared_factors_.contains(planned.module.input_group);
     transforms_.push_back(std::move(transform));
   }
 
@@ -180,6 +212,7 @@ class PruningPlanner {
   const PruningFields& fields_;
   std::vector<Match> matches_;
   TargetSet ignore_;
+  std::set<std::string> shared_factors_;  // Input groups.
   std::vector<std::string> indivisible_;
   std::vector<PlannedTransform> transforms_;
 };
@@ -210,9 +243,9 @@ std::vector<std::string> SparseModules(const Plan& plan) {
   return names;
 }
 
-absl::Status CheckSparseFormat(const Plan& plan, SparseFormat format) {
-  if (format == SparseFormat::kDense) return absl::OkStatus();
-  const std::string where = absl::StrCat("--sparse-format ", SparseFormatName(format), ": ");
+absl::Status CheckSparseFormat(const Plan& plan) {
+  if (plan.sparse_format == SparseFormat::kDense) return absl::OkStatus();
+  const std::string where = absl::StrCat(SparseFormatName(plan.sparse_format), ": ");
   const std::vector<std::string> names = SparseModules(plan);
   if (names.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(where, "the recipe prunes nothing"));
@@ -224,7 +257,7 @@ absl::Status CheckSparseFormat(const Plan& plan, SparseFormat format) {
         absl::StrCat(where, name, " is stored as ", FormatName(module.scheme->format),
                      ", expected a format with whole codes (FP8, INT8) or no quantisation"));
   }
-  if (format == SparseFormat::kSparseBitmask) return absl::OkStatus();
+  if (plan.sparse_format == SparseFormat::kSparseBitmask) return absl::OkStatus();
   for (const PlannedTransform& transform : plan.transforms) {
     const Modifier& modifier = plan.recipe.modifiers()[transform.modifier];
     if (transform.tensors.empty() || transform.module.empty() || Is24(modifier)) continue;

@@ -23,9 +23,9 @@ absl::StatusOr<std::vector<PlannedTransform>> PlanPruning(const Plan& plan, int 
 // The pruned linears of `plan` whose weight a layout without zeros may take the place of.
 std::vector<std::string> SparseModules(const Plan& plan);
 
-// kInvalidArgument when `format` cannot store the pruned linears: none is, their
+// kInvalidArgument when the plan's sparse_format cannot store the pruned linears: none is, their
 // quantised format is packed, or their masks are not 2:4.
-absl::Status CheckSparseFormat(const Plan& plan, SparseFormat format);
+absl::Status CheckSparseFormat(const Plan& plan);
 
 }  // namespace llmc
 

@@ -72,6 +72,29 @@ void AddReader(const StatisticsNeed& need, const std::string& name,
   add(need.squares, "norms");
 }
 
+// Who shares one factor of the Hessian of `tap`: a SparseGPT that keeps it, a GPTQ that
+// takes it.
+void AddFactorReaders(const Plan& plan, const WorkUnit& unit, const std::string& tap,
+                      std::map<std::string, std::vector<std::string>>& readers) {
+  const auto name = [&](int modifier) {
+    return std::string(ModifierClassName(plan.recipe.modifiers()[modifier]));
+  };
+  std::vector<std::string> names;
+  for (int index : unit.transforms) {
+    const PlannedTransform& transform = plan.transforms[index];
+    if (!transform.keeps_factor || !transform.needs.contains(tap)) continue;
+    if (!Contains(names, name(transform.modifier))) names.push_back(name(transform.modifier));
+  }
+  if (names.empty()) return;
+  for (int index : unit.modules) {
+    const PlannedModule& module = plan.modules[index];
+    if (module.method != Method::kGptq || module.module.input_group != tap) continue;
+    if (module.scheme->weights->actorder || Contains(names, name(module.modifier))) continue;
+    names.push_back(name(module.modifier));
+  }
+  readers["its factor"] = names;
+}
+
 }  // namespace
 
 std::string OutputTap(const std::string& linear) { return linear + ".output"; }
@@ -192,6 +215,7 @@ std::map<std::string, std::vector<std::string>> StatisticsReaders(const Plan& pl
       if (needs.contains(tap)) AddReader(needs.at(tap), "kv_cache_scheme", readers);
     }
   }
+  AddFactorReaders(plan, unit, tap, readers);
   return readers;
 }
 

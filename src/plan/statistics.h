@@ -40,7 +40,7 @@ Needs NeedsOfUnit(const Plan& plan, const WorkUnit& unit);
 Needs NeedsAfterTransforms(const Plan& plan, const WorkUnit& unit);
 
 // Which modifiers read which statistic of `tap`, for people:
-// {"Hessian": ["AWQModifier", "GPTQModifier"], ...}.
+// {"Hessian": ["AWQModifier", "GPTQModifier"], ...}; "its factor" where two take the same.
 std::map<std::string, std::vector<std::string>> StatisticsReaders(const Plan& plan,
                                                                   const WorkUnit& unit,
                                                                   const std::string& tap);

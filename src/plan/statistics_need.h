@@ -25,6 +25,11 @@ struct StatisticsNeed {
   bool squares = false;       // Inputs only: sum of x^2 of every channel.
   bool sample_norms = false;  // Inputs only: sum over samples of the norm of every channel.
 
+  // Whether anything but the Hessian is wanted.
+  bool HasRanges() const {
+    return extrema || searched || mean_magnitude || channel_extrema || squares || sample_norms;
+  }
+
   void Add(const StatisticsNeed& other);
 };
 

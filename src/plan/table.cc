@@ -135,9 +135,20 @@ class LinesByLayer {
   std::vector<std::string> order_;
 };
 
+// "input of q_proj, k_proj, v_proj", or the tap's own last word.
+std::string TapText(const Plan& plan, const std::string& tap) {
+  std::vector<std::string> linears;
+  for (const PlannedModule& module : plan.modules) {
+    if (module.module.input_group != tap) continue;
+    linears.push_back(module.module.name.substr(module.module.name.rfind('.') + 1));
+  }
+  if (linears.empty()) return tap.substr(tap.rfind('.') + 1);
+  return absl::StrCat("input of ", absl::StrJoin(linears, ", "));
+}
+
 // What transforms do, and which modifiers share a capture.
 std::string TransformsText(const Plan& plan) {
-  if (plan.transforms.empty()) return "";
+  if (!plan.calibrated && plan.transforms.empty()) return "";
   LinesByLayer changes;
   for (const PlannedTransform& transform : plan.transforms) {
     changes.Add(transform.layer, absl::StrCat(ModifierName(plan, transform.modifier), ": ",
@@ -150,10 +161,8 @@ std::string TransformsText(const Plan& plan) {
       for (const auto& [statistic, readers] : StatisticsReaders(plan, unit, group)) {
         parts.push_back(absl::StrCat(statistic, " for ", absl::StrJoin(readers, " and ")));
       }
-      const bool is_input = plan.Find(group) != nullptr;
-      const std::string name = group.substr(group.rfind('.') + 1);
-      statistics.Add(unit.first_layer, absl::StrCat(is_input ? "input of " : "", name, ": ",
-                                                    absl::StrJoin(parts, "; ")));
+      statistics.Add(unit.first_layer,
+                     absl::StrCat(TapText(plan, group), ": ", absl::StrJoin(parts, "; ")));
     }
   }
   return absl::StrCat("\n", changes.Text("transform    "), statistics.Text("statistics   "));
@@ -207,12 +216,21 @@ std::string ToTable(const Plan& plan, const Estimate& estimate) {
   absl::StrAppendFormat(&text, "weights      %s -> %s in %d file(s)\n",
                         FormatByteSize(plan.source->total_bytes()),
                         FormatByteSize(estimate.output_bytes), plan.layout.shards().size());
+  if (plan.sparse_format != SparseFormat::kDense) {
+    absl::StrAppend(&text, "zeros        left out at the end, as ",
+                    SparseFormatName(plan.sparse_format), "\n");
+  }
   absl::StrAppendFormat(&text, "memory       %s a rank",
                         FormatByteSize(estimate.peak_memory_bytes));
   if (plan.calibrated) {
     absl::StrAppendFormat(&text, " (%s of activations, %s of them on disk)",
                           FormatByteSize(estimate.activation_bytes),
                           FormatByteSize(estimate.spilled_bytes));
+  }
+  if (plan.on_device) {
+    absl::StrAppendFormat(&text, "\ndevice       %s a rank, and %s of activations",
+                          FormatByteSize(estimate.device_memory_bytes),
+                          FormatByteSize(estimate.device_activation_bytes));
   }
   absl::StrAppendFormat(&text, "\ntime         about %s\n", Duration(estimate.seconds));
   for (const std::string& warning : plan.warnings)
@@ -243,11 +261,14 @@ nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
           {"statistics", StatisticsJson(plan)},
           {"source_bytes", plan.source->total_bytes()},
           {"output_bytes", estimate.output_bytes},
+          {"sparse_format", std::string(SparseFormatName(plan.sparse_format))},
           {"num_shards", plan.layout.shards().size()},
           {"peak_memory_bytes", estimate.peak_memory_bytes},
           {"min_memory_bytes", estimate.min_memory_bytes},
           {"activation_bytes", estimate.activation_bytes},
           {"spilled_bytes", estimate.spilled_bytes},
+          {"device_memory_bytes", estimate.device_memory_bytes},
+          {"device_activation_bytes", estimate.device_activation_bytes},
           {"matrix_product_flops", estimate.matrix_product_flops},
           {"estimated_seconds", estimate.seconds},
           {"warnings", plan.warnings}};

@@ -18,6 +18,8 @@
 namespace llmc {
 namespace {
 
+constexpr absl::string_view kSparseFormatKey = "sparse_format";
+
 // "x_stage" and what the reference makes of clashing names: "x_stage_0".
 bool IsStageName(absl::string_view key) {
   const size_t digits = key.find_last_not_of("0123456789");
@@ -86,6 +88,10 @@ class RecipeReader {
     LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(root));
     for (const auto& [key, value] : entries) {
       if (key == "args" || IsAnnotation(key, value)) continue;
+      if (key == kSparseFormatKey) {
+        LLMC_RETURN_IF_ERROR(ReadSparseFormat(value));
+        continue;
+      }
       if (!IsStageName(key)) return value.place.Error(ExpectedAtTop(key));
       LLMC_RETURN_IF_ERROR(ReadStage(value));
     }
@@ -119,9 +125,44 @@ class RecipeReader {
     LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(group));
     if (entries.empty()) return group.place.Error("empty, expected a modifier");
     for (const auto& [class_name, body] : entries) {
-      LLMC_ASSIGN_OR_RETURN(Modifier modifier, ReadModifier(class_name, body));
+      LLMC_ASSIGN_OR_RETURN(const Node own, WithoutSparseFormat(class_name, body));
+      LLMC_ASSIGN_OR_RETURN(Modifier modifier, ReadModifier(class_name, {own, body.place}));
       recipe_.modifiers_.push_back(std::move(modifier));
     }
+    return absl::OkStatus();
+  }
+
+  // Reads the one field that is about the whole output, wherever it stands.
+  absl::StatusOr<Node> WithoutSparseFormat(const std::string& class_name, const Value& body) {
+    if (body.node.Find(kSparseFormatKey) == nullptr) return body.node;
+    LLMC_ASSIGN_OR_RETURN(const auto entries, ReadEntries(body));
+    Node rest = body.node;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const auto& [key, value] = entries[i];
+      if (key != kSparseFormatKey) continue;
+      if (!absl::StrContains(class_name, "Prun") && !absl::StrContains(class_name, "SparseGPT")) {
+        return value.place.Error("expected at the top of the recipe or in a modifier that prunes");
+      }
+      LLMC_RETURN_IF_ERROR(ReadSparseFormat(value));
+      rest.entries.erase(rest.entries.begin() + i);
+      rest.entry_lines.erase(rest.entry_lines.begin() + i);
+    }
+    return rest;
+  }
+
+  absl::Status ReadSparseFormat(const Value& value) {
+    LLMC_ASSIGN_OR_RETURN(const std::string name, ReadText(value));
+    const absl::StatusOr<SparseFormat> format = SparseFormatFromName(name);
+    if (!format.ok()) return value.place.Wrap(format.status());
+    const std::string place =
+        absl::StrCat(value.place.origin, ":", value.place.line, ": ", value.place.path);
+    if (recipe_.sparse_format_.value_or(*format) != *format) {
+      return value.place.Error(absl::StrCat("'", name, "' contradicts '",
+                                            SparseFormatName(*recipe_.sparse_format_), "' of ",
+                                            recipe_.sparse_format_place_, ", expected one layout"));
+    }
+    recipe_.sparse_format_ = *format;
+    recipe_.sparse_format_place_ = place;
     return absl::OkStatus();
   }
 
@@ -207,6 +248,9 @@ Recipe Recipe::Concatenate(std::vector<Recipe> recipes) {
     absl::StrAppend(&all.origin_, all.origin_.empty() ? "" : ", ", recipe.origin_);
     for (Modifier& modifier : recipe.modifiers_) all.modifiers_.push_back(std::move(modifier));
     for (std::string& warning : recipe.warnings_) all.warnings_.push_back(std::move(warning));
+    if (!recipe.sparse_format_) continue;
+    all.sparse_format_ = recipe.sparse_format_;
+    all.sparse_format_place_ = std::move(recipe.sparse_format_place_);
   }
   return all;
 }

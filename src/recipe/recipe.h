@@ -194,8 +194,17 @@ class Recipe {
   const std::vector<std::string>& warnings() const { return warnings_; }
   const std::string& origin() const { return origin_; }
 
+  // How the output stores the zeros of pruned weights; absent: the recipe does not say.
+  std::optional<SparseFormat> sparse_format() const { return sparse_format_; }
+  // Where it says so, for messages: "recipe.yaml:2: sparse_format"; "" when it does not.
+  const std::string& sparse_format_place() const { return sparse_format_place_; }
+  // What a flag says instead.
+  void OverrideSparseFormat(SparseFormat format) { sparse_format_ = format; }
+
  private:
   std::vector<Modifier> modifiers_;
+  std::optional<SparseFormat> sparse_format_;
+  std::string sparse_format_place_;
   std::vector<std::string> warnings_;  // Unused args and the like, for the user.
   std::string origin_;
   friend class RecipeReader;
@@ -208,7 +217,8 @@ std::string ResolvedRecipeYaml(const Recipe& recipe);
 
 // One line of JSON that is equal exactly for recipes that mean the same; what the
 // job's hash is taken over. Field order, names of groups and spelling of presets do
-// not matter, order of modifiers does.
+// not matter, order of modifiers does. Without sparse_format: only the packing of a
+// finished output depends on it.
 std::string CanonicalText(const Recipe& recipe);
 
 }  // namespace llmc

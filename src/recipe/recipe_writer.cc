@@ -265,6 +265,9 @@ std::string ResolvedRecipeYaml(const Recipe& recipe) {
     stage[group][class_name] = std::move(fields);
   }
   OrderedJson tree = OrderedJson::object();
+  if (recipe.sparse_format().value_or(SparseFormat::kDense) != SparseFormat::kDense) {
+    tree["sparse_format"] = std::string(SparseFormatName(*recipe.sparse_format()));
+  }
   tree["default_stage"] = std::move(stage);
   return YamlText(tree);
 }

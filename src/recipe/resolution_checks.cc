@@ -162,7 +162,13 @@ absl::Status CheckAllMatch(const Recipe& recipe, const QuantizationFields& field
     return absl::InvalidArgumentError(
         absl::StrCat(recipe.origin(), ": targets that match no module: ", ListOf(targets)));
   }
-  LLMC_ASSIGN_OR_RETURN(std::vector<std::string> ignored, Unmatched(fields.ignore, modules));
+  return CheckIgnoresMatch(recipe, fields.ignore, modules, options, warnings);
+}
+
+absl::Status CheckIgnoresMatch(const Recipe& recipe, const std::vector<std::string>& ignore,
+                               const std::vector<ModuleRef>& modules, const ResolveOptions& options,
+                               std::vector<std::string>& warnings) {
+  LLMC_ASSIGN_OR_RETURN(std::vector<std::string> ignored, Unmatched(ignore, modules));
   const auto head = std::remove_if(ignored.begin(), ignored.end(), [](const std::string& text) {
     return absl::StartsWith(text, "'lm_head'") || absl::StartsWith(text, "'re:.*lm_head");
   });

@@ -19,6 +19,11 @@ absl::Status CheckAllMatch(const Recipe& recipe, const QuantizationFields& field
                            const std::vector<ModuleRef>& modules, const ResolveOptions& options,
                            std::vector<std::string>& warnings);
 
+// The part of it about an ignore list, for modifiers that quantise nothing.
+absl::Status CheckIgnoresMatch(const Recipe& recipe, const std::vector<std::string>& ignore,
+                               const std::vector<ModuleRef>& modules, const ResolveOptions& options,
+                               std::vector<std::string>& warnings);
+
 // At least one module or the KV cache is quantised.
 absl::Status CheckSomethingHappens(const Recipe& recipe, const Resolution& resolution);
 

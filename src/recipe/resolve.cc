@@ -113,10 +113,17 @@ ModuleDecision Decide(const QuantizationFields& fields, int modifier, const Modu
   return decision;
 }
 
+std::vector<std::string> IgnoredByTransform(const Modifier& modifier) {
+  if (const PruningFields* pruning = PruningFieldsOf(modifier)) return pruning->ignore;
+  const auto* smooth = std::get_if<SmoothQuantModifier>(&modifier);
+  return smooth != nullptr ? smooth->ignore : std::vector<std::string>();
+}
+
 // Joins what the modifiers say; a module belongs to one of them.
 absl::Status Merge(const Recipe& recipe, const std::vector<ModuleRef>& modules,
                    Resolution& resolution) {
   std::vector<std::string> contested;
+  std::string claimants;  // Of the first of them.
   resolution.modules.resize(modules.size());
   for (size_t m = 0; m < recipe.modifiers().size(); ++m) {
     if (QuantizationFieldsOf(recipe.modifiers()[m]) == nullptr) continue;
@@ -130,6 +137,9 @@ absl::Status Merge(const Recipe& recipe, const std::vector<ModuleRef>& modules,
         decision.decided_by = scheme.decided_by;
       } else if (decision.modifier >= 0) {
         contested.push_back(modules[i].name);
+        if (!claimants.empty()) continue;
+        claimants = absl::StrCat(ModifierClassName(recipe.modifiers()[decision.modifier]), " and ",
+                                 ModifierClassName(recipe.modifiers()[m]));
       } else {
         decision = Decide(fields, static_cast<int>(m), scheme);
       }
@@ -137,8 +147,8 @@ absl::Status Merge(const Recipe& recipe, const std::vector<ModuleRef>& modules,
   }
   if (contested.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      recipe.origin(), ": ", contested.size(),
-      " modules are quantised by two modifiers, expected disjoint targets: ", ListOf(contested)));
+      recipe.origin(), ": ", contested.size(), " modules are quantised by two modifiers (",
+      claimants, "), expected disjoint targets: ", ListOf(contested)));
 }
 
 absl::Status MergeKvCache(const Recipe& recipe, Resolution& resolution) {
@@ -183,6 +193,9 @@ absl::StatusOr<Resolution> ResolveTargets(const Recipe& recipe, const std::vecto
   Resolution resolution;
   for (const Modifier& modifier : recipe.modifiers()) {
     if (QuantizationFieldsOf(modifier) == nullptr) {
+      LLMC_RETURN_IF_ERROR(At(ModifierClassName(modifier),
+                              CheckIgnoresMatch(recipe, IgnoredByTransform(modifier), modules,
+                                                options, resolution.warnings)));
       resolution.by_modifier.emplace_back(modules.size());
       continue;
     }

@@ -180,6 +180,8 @@ Json ReportJson(const RunReport& report, const JsonLimits& limits) {
   json["evaluation"] = EvaluationJson(report.evaluation);
   json["planned_rank_peak_bytes"] = report.planned_rank_peak_bytes;
   json["rank_budget_bytes"] = report.rank_budget_bytes;
+  json["planned_device_peak_bytes"] = report.planned_device_peak_bytes;
+  json["device_peak_bytes"] = report.device_peak_bytes;
   json["environment"] = EnvironmentJson(report.environment);
   json["versions"] = NamedJson(report.versions);
   json["hashes"] = NamedJson(report.hashes);

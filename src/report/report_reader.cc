@@ -186,6 +186,8 @@ void ReadTexts(const Json& json, RunReport* report) {
   Read(json, "recipe", &report->recipe);
   Read(json, "planned_rank_peak_bytes", &report->planned_rank_peak_bytes);
   Read(json, "rank_budget_bytes", &report->rank_budget_bytes);
+  Read(json, "planned_device_peak_bytes", &report->planned_device_peak_bytes);
+  Read(json, "device_peak_bytes", &report->device_peak_bytes);
   Read(Child(json, "omitted"), "warnings", &report->warnings_dropped);
   for (const auto& [name, text] : Child(json, "versions").items()) {
     report->versions.emplace_back(name, text.get<std::string>());

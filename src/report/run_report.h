@@ -133,6 +133,9 @@ struct RunReport {
   std::vector<MemorySample> memory;
   int64_t planned_rank_peak_bytes = 0;  // Of one rank; 0: no plan.
   int64_t rank_budget_bytes = 0;        // Host budget / ranks on the host; 0: none.
+  // Memory of the CUDA device of one rank; 0: computed on the CPU.
+  int64_t planned_device_peak_bytes = 0;
+  int64_t device_peak_bytes = 0;  // The most that was seen, of any rank.
 
   std::optional<CalibrationFacts> calibration;
   std::optional<EvaluationFacts> evaluation;

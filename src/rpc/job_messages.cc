@@ -2,8 +2,27 @@
 
 #include <map>
 #include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
 
 namespace llmc {
+namespace {
+
+constexpr std::pair<SparseFormat, v1::SparseFormat> kSparseFormats[] = {
+    {SparseFormat::kDense, v1::SPARSE_FORMAT_DENSE},
+    {SparseFormat::kSparse24Bitmask, v1::SPARSE_FORMAT_SPARSE_24_BITMASK},
+    {SparseFormat::kSparseBitmask, v1::SPARSE_FORMAT_SPARSE_BITMASK}};
+
+}  // namespace
+
+std::string ToProtoText(absl::string_view text) {
+  std::string ascii;
+  for (const char c : text.substr(0, 2000)) {
+    ascii.push_back(absl::ascii_isprint(static_cast<unsigned char>(c)) || c == '\n' ? c : '?');
+  }
+  return ascii;
+}
 
 Job ToJob(const v1::JobSpec& spec) {
   Job job;
@@ -20,6 +39,9 @@ Job ToJob(const v1::JobSpec& spec) {
   if (spec.has_seed()) job.seed = spec.seed();
   job.shuffle = !spec.no_shuffle();
   if (spec.has_memory_budget_bytes()) job.memory_budget_bytes = spec.memory_budget_bytes();
+  if (spec.has_device_memory_budget_bytes()) {
+    job.device_memory_budget_bytes = spec.device_memory_budget_bytes();
+  }
   job.work_dir = spec.work_dir();
   if (spec.has_max_shard_bytes()) job.max_shard_bytes = spec.max_shard_bytes();
   if (!spec.device().empty()) job.device = spec.device();
@@ -30,6 +52,9 @@ Job ToJob(const v1::JobSpec& spec) {
   }
   if (spec.quotient_rounding() == v1::QUOTIENT_ROUNDING_FLOAT32) {
     job.quotient_rounding = QuotientRounding::kFloat32;
+  }
+  for (const auto& [format, message] : kSparseFormats) {
+    if (spec.sparse_format() == message) job.sparse_format = format;
   }
   job.eval_datasets.assign(spec.eval_datasets().begin(), spec.eval_datasets().end());
   if (spec.has_eval_num_windows()) job.eval_num_windows = spec.eval_num_windows();
@@ -52,6 +77,9 @@ v1::JobSpec ToJobSpec(const Job& job) {
   spec.set_seed(job.seed);
   spec.set_no_shuffle(!job.shuffle);
   if (job.memory_budget_bytes) spec.set_memory_budget_bytes(*job.memory_budget_bytes);
+  if (job.device_memory_budget_bytes) {
+    spec.set_device_memory_budget_bytes(*job.device_memory_budget_bytes);
+  }
   spec.set_work_dir(job.work_dir);
   spec.set_max_shard_bytes(job.max_shard_bytes);
   spec.set_device(job.device);
@@ -63,6 +91,9 @@ v1::JobSpec ToJobSpec(const Job& job) {
   spec.set_quotient_rounding(job.quotient_rounding == QuotientRounding::kFloat32
                                  ? v1::QUOTIENT_ROUNDING_FLOAT32
                                  : v1::QUOTIENT_ROUNDING_MODEL_DTYPE);
+  for (const auto& [format, message] : kSparseFormats) {
+    if (job.sparse_format == format) spec.set_sparse_format(message);
+  }
   for (const std::string& path : job.eval_datasets) spec.add_eval_datasets(path);
   spec.set_eval_num_windows(job.eval_num_windows);
   return spec;

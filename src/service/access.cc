@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "llmc/file.h"
+#include "service/json_log.h"
 
 namespace llmc {
 namespace {
@@ -114,11 +115,14 @@ void TokenFile::ReloadWhenChanged() {
   std::error_code error;
   const auto written_at = fs::last_write_time(path_, error);
   if (error || written_at == read_at_) return;
-  // A broken file leaves the tokens as they were.
-  absl::StatusOr<std::vector<Entry>> entries = Read(path_);
-  if (!entries.ok()) return;
-  entries_ = *std::move(entries);
   read_at_ = written_at;
+  absl::StatusOr<std::vector<Entry>> entries = Read(path_);
+  if (entries.ok()) {
+    entries_ = *std::move(entries);
+    LogJson("info", "the token file was read again");
+  } else {
+    LogJson("warning", absl::StrCat("the old tokens are kept: ", entries.status().message()));
+  }
 }
 
 absl::StatusOr<Principal> TokenFile::Authenticate(absl::string_view authorization) {

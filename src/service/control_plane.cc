@@ -78,19 +78,16 @@ absl::StatusOr<v1::Job> ControlPlane::Decide(const Verb& verb) {
   const Now now = ReadClocks();
   LLMC_ASSIGN_OR_RETURN(const Decision decision, verb(coordinator_, now));
   LLMC_RETURN_IF_ERROR(Commit(decision.change, now));
-  return coordinator_.Find(decision.job_id)->job();
-}
-
-absl::Status ControlPlane::Delete(absl::string_view id, absl::string_view etag) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  LLMC_ASSIGN_OR_RETURN(const Decision decision, coordinator_.Delete(id, etag));
-  return Commit(decision.change, ReadClocks());
+  const store::v1::JobRecord* record = coordinator_.Find(decision.job_id);
+  return record == nullptr ? v1::Job() : record->job();
 }
 
 absl::StatusOr<v1::Job> ControlPlane::Get(absl::string_view id) const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (const store::v1::JobRecord* record = coordinator_.Find(id); record != nullptr) {
-    return record->job();
+    v1::Job job = record->job();
+    job.set_waits_for(coordinator_.WaitsFor(*record, ReadClocks()));
+    return job;
   }
   return WithReason("JOB_NOT_FOUND",
                     absl::NotFoundError(absl::StrCat("jobs/", id, ": no such job")));
@@ -112,13 +109,26 @@ std::vector<v1::Job> ControlPlane::List(const std::optional<Coordinator::Positio
                                         Coordinator::Position* last) const {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<v1::Job> jobs;
+  const Now now = ReadClocks();
   coordinator_.VisitNewestFirst(after, [&](const store::v1::JobRecord& record) {
     if (!wanted(record.job())) return true;
-    jobs.push_back(record.job());
+    v1::Job& job = jobs.emplace_back(record.job());
+    job.set_waits_for(coordinator_.WaitsFor(record, now));
+    // A thousand recipes would not fit into one message.
+    if (job.spec().has_recipe_text()) job.mutable_spec()->set_recipe_text("");
+    job.clear_partition();
     *last = {record.create_millis(), std::string(JobIdOf(record.job().name()))};
     return jobs.size() < limit;
   });
   return jobs;
+}
+
+void ControlPlane::Visit(const std::function<void(const v1::Job&)>& visit) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  coordinator_.VisitNewestFirst(std::nullopt, [&](const store::v1::JobRecord& record) {
+    visit(record.job());
+    return true;
+  });
 }
 
 std::vector<v1::Pool> ControlPlane::Pools() const {
@@ -230,6 +240,11 @@ absl::Status ControlPlane::Finish(absl::string_view instance, const v1::Finished
   const Now now = ReadClocks();
   LLMC_ASSIGN_OR_RETURN(const Change change, coordinator_.Finish(instance, finished, now));
   return Commit(change, now);
+}
+
+absl::Status ControlPlane::BackUp(const std::filesystem::path& file) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return WithReason("STORE_UNAVAILABLE", store_->BackUp(file));
 }
 
 int64_t ControlPlane::Version() const {

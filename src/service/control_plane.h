@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -40,17 +41,19 @@ class ControlPlane {
   bool stopping() const;
 
   using Verb = std::function<absl::StatusOr<Decision>(const Coordinator&, Now)>;
+  // The job as it is afterwards; empty when it was deleted.
   absl::StatusOr<v1::Job> Decide(const Verb& verb);
-  absl::Status Delete(absl::string_view id, absl::string_view etag);
 
   absl::StatusOr<v1::Job> Get(absl::string_view id) const;
   // The job that an earlier request made; kNotFound.
   absl::StatusOr<store::v1::JobRecord> GetByRequest(absl::string_view request_id) const;
-  // Up to `limit` jobs that `wanted` says yes to, newest first; `last`: where the
-  // last one stood.
+  // Up to `limit` jobs that `wanted` says yes to, newest first, without recipe_text
+  // and partition; `last`: where the last one stood.
   std::vector<v1::Job> List(const std::optional<Coordinator::Position>& after, size_t limit,
                             const std::function<bool(const v1::Job&)>& wanted,
                             Coordinator::Position* last) const;
+  // Every job, newest first, under the lock.
+  void Visit(const std::function<void(const v1::Job&)>& visit) const;
   std::vector<v1::Pool> Pools() const;
   absl::StatusOr<std::string> Report(absl::string_view id) const;
   // kOutOfRange: events after `after` are no longer kept.
@@ -70,6 +73,10 @@ class ControlPlane {
   // Counts changes; waits until it is no longer `seen`, or for `timeout`.
   int64_t Version() const;
   int64_t WaitForChange(int64_t seen, std::chrono::milliseconds timeout) const;
+
+  // A consistent copy of the store in `file`, a new file. Others wait meanwhile.
+  absl::Status BackUp(const std::filesystem::path& file);
+  const std::filesystem::path& state_dir() const { return store_->directory(); }
 
   bool store_failing() const;
   StoreSize store_size() const;

@@ -8,7 +8,6 @@
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include "absl/strings/str_cat.h"
-#include "llmc/file.h"
 #include "service/worker_service.h"
 
 namespace llmc {
@@ -20,9 +19,7 @@ constexpr int kReloadSeconds = 2;
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const TlsOptions& tls) {
   if (tls.certificate_file.empty()) return grpc::InsecureServerCredentials();
-  for (const std::string& file : {tls.certificate_file, tls.key_file, tls.client_ca_file}) {
-    if (!file.empty()) LLMC_RETURN_IF_ERROR(ReadFile(file, 1 << 20).status());
-  }
+  LLMC_RETURN_IF_ERROR(TlsMaterial::Load(tls).status());
   // The provider reads the files again when they change, for new connections.
   const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       tls.key_file, tls.certificate_file, tls.client_ca_file, kReloadSeconds);
@@ -39,6 +36,9 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
+  // So that balancers and upgrades work; sessions and watches go on by themselves.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 3'600'000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 300'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

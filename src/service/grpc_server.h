@@ -7,6 +7,7 @@
 
 #include "llmc/status.h"
 #include "service/job_service.h"
+#include "service/tls_certificate.h"
 
 namespace grpc {
 class Server;
@@ -15,12 +16,6 @@ class Server;
 namespace llmc {
 
 class WorkerServiceImpl;
-
-struct TlsOptions {
-  std::string certificate_file;  // PEM chain; empty: no TLS.
-  std::string key_file;
-  std::string client_ca_file;  // Given: clients must show a certificate of this CA.
-};
 
 struct GrpcServerOptions {
   std::string address;  // "127.0.0.1:7180"; port 0: any.

@@ -2,7 +2,13 @@
 
 #include <httplib.h>
 
+#include <algorithm>
+#include <functional>
+#include <map>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "control/transition.h"
 #include "google/protobuf/util/json_util.h"
 #include "report/run_report.h"
@@ -13,8 +19,8 @@ namespace {
 
 constexpr int kNumThreads = 48;
 constexpr int kMaxEventStreams = 32;
-constexpr size_t kJobsOnPage = 200;
-constexpr int kEventsOnPage = 20'000;
+constexpr size_t kJobsOnPage = 100;  // Of each kind: at work, waiting, ended.
+constexpr int kEventsAtATime = 1000;
 
 // Nothing from elsewhere, nothing inline, no frames.
 constexpr char kPolicy[] =
@@ -46,6 +52,17 @@ void AppendArray(const Messages& messages, std::string& out) {
   out += ']';
 }
 
+// Progress inside a step is of the moment; the page shows the job's own.
+void DropProgress(v1::JobEvent& event) {
+  if (!event.has_steps()) return;
+  auto& steps = *event.mutable_steps()->mutable_steps();
+  steps.erase(std::remove_if(steps.begin(), steps.end(),
+                             [](const v1::StepRecord& step) {
+                               return step.kind() == v1::StepRecord::KIND_PROGRESS;
+                             }),
+              steps.end());
+}
+
 void Send(httplib::Response& response, absl::string_view body, const char* type) {
   response.set_content(body.data(), body.size(), type);
 }
@@ -55,20 +72,24 @@ void Refuse(httplib::Response& response, int code, absl::string_view why) {
   Send(response, absl::StrCat(why, "\n"), "text/plain; charset=utf-8");
 }
 
-std::unique_ptr<httplib::Server> MakeServer(const TlsOptions& tls) {
-  if (tls.certificate_file.empty()) return std::make_unique<httplib::Server>();
-  return std::make_unique<httplib::SSLServer>(
-      tls.certificate_file.c_str(), tls.key_file.c_str(),
-      tls.client_ca_file.empty() ? nullptr : tls.client_ca_file.c_str());
-}
-
 }  // namespace
+
+absl::Status HttpServer::MakeServer(const TlsOptions& tls) {
+  if (tls.certificate_file.empty()) {
+    server_ = std::make_unique<httplib::Server>();
+    return absl::OkStatus();
+  }
+  LLMC_ASSIGN_OR_RETURN(certificate_, TlsCertificate::Open(tls));
+  server_ = std::make_unique<httplib::SSLServer>(
+      [this](SSL_CTX& context) { return certificate_->ServeWith(context); });
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options,
                                                               const JobServiceParts& parts,
                                                               TokenFile* tokens) {
   std::unique_ptr<HttpServer> made(new HttpServer(parts, tokens));
-  made->server_ = MakeServer(options.tls);
+  LLMC_RETURN_IF_ERROR(made->MakeServer(options.tls));
   httplib::Server& server = *made->server_;
   server.new_task_queue = [] { return new httplib::ThreadPool(kNumThreads); };
   server.set_payload_max_length(1024);
@@ -137,6 +158,9 @@ void HttpServer::AddRoutes() {
     });
   };
   add("/metrics", [this](const Request&, Response& response) {
+    if (certificate_ != nullptr) {
+      parts_.metrics->SetCertificateExpiry(certificate_->Current()->expires_at_s());
+    }
     Send(response, parts_.metrics->Page(*parts_.plane), "text/plain; version=0.0.4");
   });
   const auto page = [](const Request&, Response& response) {
@@ -151,7 +175,12 @@ void HttpServer::AddRoutes() {
   add("/api/state", [this](const Request&, Response& response) { ServeState(response); });
   add("/events", [this](const Request&, Response& response) { ServeEvents(response); });
   add(R"(/api/jobs/([a-z0-9-]{1,63}))", [this](const Request& request, Response& response) {
-    ServeJob(request.matches[1], response);
+    int64_t after = 0;
+    if (request.has_param("after") &&
+        (!absl::SimpleAtoi(request.get_param_value("after"), &after) || after < 0)) {
+      return Refuse(response, 400, "after: expected a number");
+    }
+    ServeJob(request.matches[1], after, response);
   });
   add(R"(/jobs/([a-z0-9-]{1,63})/report)", [this](const Request& request, Response& response) {
     ServeReport(request.matches[1], response);
@@ -159,10 +188,27 @@ void HttpServer::AddRoutes() {
 }
 
 void HttpServer::ServeState(httplib::Response& response) {
-  Coordinator::Position last;
-  const std::vector<v1::Job> jobs = parts_.plane->List(
-      std::nullopt, kJobsOnPage, [](const v1::Job&) { return true; }, &last);
-  std::string body = "{\"version\":\"0.1.0\",\"jobs\":";
+  std::map<std::string, int> counts;
+  parts_.plane->Visit([&](const v1::Job& job) { ++counts[std::string(StateName(job.state()))]; });
+  std::vector<std::string> pairs;
+  for (const auto& [state, count] : counts)
+    pairs.push_back(absl::StrCat("\"", state, "\":", count));
+  // Those at work first, however many wait.
+  std::vector<v1::Job> jobs;
+  const auto append = [&](const std::function<bool(v1::JobState)>& wanted) {
+    Coordinator::Position last;
+    for (v1::Job& job : parts_.plane->List(
+             std::nullopt, kJobsOnPage, [&](const v1::Job& job) { return wanted(job.state()); },
+             &last)) {
+      job.clear_plan();
+      jobs.push_back(std::move(job));
+    }
+  };
+  append([](v1::JobState state) { return HoldsLease(state); });
+  append([](v1::JobState state) { return !HoldsLease(state) && !IsEnd(state); });
+  append(IsEnd);
+  std::string body =
+      absl::StrCat("{\"version\":\"0.1.0\",\"counts\":{", absl::StrJoin(pairs, ","), "},\"jobs\":");
   AppendArray(jobs, body);
   absl::StrAppend(&body, ",\"pools\":");
   AppendArray(parts_.plane->Pools(), body);
@@ -170,24 +216,26 @@ void HttpServer::ServeState(httplib::Response& response) {
   Send(response, body, "application/json");
 }
 
-void HttpServer::ServeJob(const std::string& id, httplib::Response& response) {
+void HttpServer::ServeJob(const std::string& id, int64_t after, httplib::Response& response) {
   const absl::StatusOr<v1::Job> job = parts_.plane->Get(id);
   if (!job.ok()) return Refuse(response, 404, "no such job");
+  absl::StatusOr<std::vector<v1::JobEvent>> events =
+      parts_.plane->Events(id, after, kEventsAtATime);
+  if (absl::IsOutOfRange(events.status())) {
+    // From the oldest event that is kept.
+    const int64_t dropped = job->sequence() - parts_.plane->options().max_events_per_job + 1;
+    events = parts_.plane->Events(id, std::max<int64_t>(0, dropped), kEventsAtATime);
+  }
+  if (!events.ok()) return Refuse(response, 503, "the events cannot be read now");
+  for (v1::JobEvent& event : *events) DropProgress(event);
+  const bool more = !events->empty() && events->back().sequence() < job->sequence();
   std::string body = "{\"job\":";
   AppendJson(*job, body);
-  // From the oldest event that is kept.
-  absl::StatusOr<std::vector<v1::JobEvent>> events = parts_.plane->Events(id, 0, kEventsOnPage);
-  if (absl::IsOutOfRange(events.status())) {
-    events = parts_.plane->Events(
-        id, job->sequence() - parts_.plane->options().max_events_per_job + 1, kEventsOnPage);
-  }
-  absl::StrAppend(&body, ",\"events\":");
-  if (events.ok()) {
-    AppendArray(*events, body);
-  } else {
-    absl::StrAppend(&body, "[]");
-  }
-  absl::StrAppend(&body, ",\"hasReport\":", parts_.plane->Report(id).ok() ? "true" : "false", "}");
+  absl::StrAppend(&body, ",\"more\":", more ? "true" : "false",
+                  ",\"hasReport\":", parts_.plane->Report(id).ok() ? "true" : "false",
+                  ",\"events\":");
+  AppendArray(*events, body);
+  body += '}';
   Send(response, body, "application/json");
 }
 

@@ -10,6 +10,7 @@
 #include "llmc/status.h"
 #include "service/control_plane.h"
 #include "service/grpc_server.h"
+#include "service/tls_certificate.h"
 
 namespace httplib {
 class Server;
@@ -39,15 +40,17 @@ class HttpServer {
 
  private:
   HttpServer(const JobServiceParts& parts, TokenFile* tokens);
+  absl::Status MakeServer(const TlsOptions& tls);
   void AddRoutes();
   bool MayRead(const httplib::Request& request, httplib::Response& response);
   void ServeState(httplib::Response& response);
-  void ServeJob(const std::string& id, httplib::Response& response);
+  void ServeJob(const std::string& id, int64_t after, httplib::Response& response);
   void ServeReport(const std::string& id, httplib::Response& response);
   void ServeEvents(httplib::Response& response);
 
   const JobServiceParts parts_;
   TokenFile* const tokens_;
+  std::unique_ptr<TlsCertificate> certificate_;  // Outlives the server.
   std::unique_ptr<httplib::Server> server_;
   std::thread thread_;
   std::atomic<int> num_event_streams_{0};

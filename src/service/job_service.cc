@@ -1,6 +1,8 @@
 #include "service/job_service.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <utility>
 
@@ -16,12 +18,14 @@
 #include "service/job_filter.h"
 #include "service/job_validation.h"
 #include "service/job_watch.h"
+#include "service/json_log.h"
 
 namespace llmc {
 namespace {
 
 constexpr char kService[] = "llmc.v1.JobService";
 
+constexpr size_t kBackupPartBytes = size_t{256} << 10;
 constexpr int kDefaultPageSize = 50;
 constexpr int kMaxPageSize = 1000;
 
@@ -56,6 +60,17 @@ grpc::Status Answer(absl::StatusOr<T> result, T& response) {
   if (!result.ok()) return ToRpcStatus(result.status());
   response = *std::move(result);
   return grpc::Status::OK;
+}
+
+// Submitters change their own jobs, administrators all.
+absl::Status MayChange(const Coordinator& coordinator, absl::string_view id, const Principal& who) {
+  const store::v1::JobRecord* record = coordinator.Find(id);
+  const bool may =
+      record == nullptr || who.Has(Role::kAdmin) || record->job().submitter() == who.name;
+  if (may) return absl::OkStatus();
+  return WithReason("NOT_SUBMITTER", absl::PermissionDeniedError(absl::StrCat(
+                                         who.name, " may not change jobs/", id, ", it is ",
+                                         record->job().submitter(), "'s")));
 }
 
 }  // namespace
@@ -95,6 +110,7 @@ grpc::Status JobServiceImpl::Create(const v1::CreateJobRequest& request, const P
   *job.job.mutable_plan() = std::move(checked.plan);
   *job.job.mutable_labels() = request.job().labels();
   job.job.set_priority(request.job().has_priority() ? request.job().priority() : 50);
+  job.job.set_min_ranks(request.job().min_ranks());
   job.job.set_submitter(who.name);
   if (request.validate_only()) {
     response = std::move(job.job);
@@ -164,52 +180,74 @@ grpc::Status JobServiceImpl::WatchJob(grpc::ServerContext* call, const v1::Watch
   });
 }
 
+template <typename Request>
+grpc::Status JobServiceImpl::Change(grpc::ServerContext* call, const char* method,
+                                    const Request& request, const Verb& verb, v1::Job& response) {
+  return parts_.gate->Serve(*call, {kService, method, Role::kSubmit}, [&](const Principal& who) {
+    const absl::string_view id = JobIdOf(request.name());
+    const absl::StatusOr<v1::Job> changed = parts_.plane->Decide(
+        [&](const Coordinator& coordinator, Now now) -> absl::StatusOr<Decision> {
+          LLMC_RETURN_IF_ERROR(MayChange(coordinator, id, who));
+          return verb(coordinator, {id, request.etag()}, now);
+        });
+    LogJson("info", method,
+            {{"job", std::string(id)},
+             {"by", who.name},
+             {"code", absl::StatusCodeToString(changed.status().code())}});
+    return Answer(changed, response);
+  });
+}
+
 grpc::Status JobServiceImpl::CancelJob(grpc::ServerContext* call,
                                        const v1::CancelJobRequest* request, v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "CancelJob", Role::kSubmit}, [&](const Principal&) {
-    return Answer(parts_.plane->Decide([&](const Coordinator& coordinator, Now now) {
-      return coordinator.Cancel(JobIdOf(request->name()), request->etag(), now);
-    }),
-                  *response);
-  });
+  return Change(
+      call, "CancelJob", *request,
+      [](const Coordinator& coordinator, const Target& job, Now now) {
+        return coordinator.Cancel(job.id, job.etag, now);
+      },
+      *response);
 }
 
 grpc::Status JobServiceImpl::PauseJob(grpc::ServerContext* call, const v1::PauseJobRequest* request,
                                       v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "PauseJob", Role::kSubmit}, [&](const Principal&) {
-    return Answer(parts_.plane->Decide([&](const Coordinator& coordinator, Now now) {
-      return coordinator.Pause(JobIdOf(request->name()), request->etag(), now);
-    }),
-                  *response);
-  });
+  return Change(
+      call, "PauseJob", *request,
+      [](const Coordinator& coordinator, const Target& job, Now now) {
+        return coordinator.Pause(job.id, job.etag, now);
+      },
+      *response);
 }
 
 grpc::Status JobServiceImpl::ResumeJob(grpc::ServerContext* call,
                                        const v1::ResumeJobRequest* request, v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "ResumeJob", Role::kSubmit}, [&](const Principal&) {
-    return Answer(parts_.plane->Decide([&](const Coordinator& coordinator, Now now) {
-      return coordinator.Resume(JobIdOf(request->name()), request->etag(), now);
-    }),
-                  *response);
-  });
+  return Change(
+      call, "ResumeJob", *request,
+      [](const Coordinator& coordinator, const Target& job, Now now) {
+        return coordinator.Resume(job.id, job.etag, now);
+      },
+      *response);
 }
 
 grpc::Status JobServiceImpl::RetryJob(grpc::ServerContext* call, const v1::RetryJobRequest* request,
                                       v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "RetryJob", Role::kSubmit}, [&](const Principal&) {
-    return Answer(parts_.plane->Decide([&](const Coordinator& coordinator, Now now) {
-      return coordinator.Retry(JobIdOf(request->name()), request->etag(), now);
-    }),
-                  *response);
-  });
+  return Change(
+      call, "RetryJob", *request,
+      [](const Coordinator& coordinator, const Target& job, Now now) {
+        return coordinator.Retry(job.id, job.etag, now);
+      },
+      *response);
 }
 
 grpc::Status JobServiceImpl::DeleteJob(grpc::ServerContext* call,
                                        const v1::DeleteJobRequest* request,
                                        google::protobuf::Empty*) {
-  return parts_.gate->Serve(*call, {kService, "DeleteJob", Role::kSubmit}, [&](const Principal&) {
-    return ToRpcStatus(parts_.plane->Delete(JobIdOf(request->name()), request->etag()));
-  });
+  v1::Job ignored;
+  return Change(
+      call, "DeleteJob", *request,
+      [](const Coordinator& coordinator, const Target& job, Now) {
+        return coordinator.Delete(job.id, job.etag);
+      },
+      ignored);
 }
 
 grpc::Status JobServiceImpl::GetReport(grpc::ServerContext* call,
@@ -226,6 +264,34 @@ grpc::Status JobServiceImpl::ListPools(grpc::ServerContext* call, const v1::List
     for (v1::Pool& pool : parts_.plane->Pools()) *response->add_pools() = std::move(pool);
     return grpc::Status::OK;
   });
+}
+
+grpc::Status JobServiceImpl::BackupStore(grpc::ServerContext* call, const v1::BackupStoreRequest*,
+                                         grpc::ServerWriter<v1::BackupStoreResponse>* writer) {
+  return parts_.gate->Serve(*call, {kService, "BackupStore", Role::kAdmin},
+                            [&](const Principal& who) {
+                              LogJson("info", "BackupStore", {{"by", who.name}});
+                              return ToRpcStatus(SendBackup(*writer));
+                            });
+}
+
+absl::Status JobServiceImpl::SendBackup(grpc::ServerWriter<v1::BackupStoreResponse>& writer) {
+  // One at a time: each is a whole copy on the disk of the store.
+  std::lock_guard<std::mutex> lock(backup_mutex_);
+  const std::filesystem::path file = parts_.plane->state_dir() / "backup.tmp";
+  std::error_code error;
+  std::filesystem::remove(file, error);  // Of a coordinator that was killed.
+  LLMC_RETURN_IF_ERROR(parts_.plane->BackUp(file));
+  std::ifstream stream(file, std::ios::binary);
+  std::filesystem::remove(file, error);
+  std::string part(kBackupPartBytes, '\0');
+  while (stream.read(part.data(), std::ssize(part)) || stream.gcount() > 0) {
+    v1::BackupStoreResponse response;
+    response.set_part(part.data(), static_cast<size_t>(stream.gcount()));
+    if (!writer.Write(response)) return absl::CancelledError("the client is gone");
+  }
+  if (stream.bad()) return absl::UnavailableError("the backup cannot be read back");
+  return absl::OkStatus();
 }
 
 }  // namespace llmc

@@ -2,6 +2,8 @@
 #ifndef LLMC_SERVICE_JOB_SERVICE_H_
 #define LLMC_SERVICE_JOB_SERVICE_H_
 
+#include <functional>
+#include <mutex>
 #include <string>
 
 #include "llmc/v1/job_service.grpc.pb.h"
@@ -48,12 +50,26 @@ class JobServiceImpl final : public v1::JobService::Service {
                          v1::GetReportResponse* response) override;
   grpc::Status ListPools(grpc::ServerContext* call, const v1::ListPoolsRequest* request,
                          v1::ListPoolsResponse* response) override;
+  grpc::Status BackupStore(grpc::ServerContext* call, const v1::BackupStoreRequest* request,
+                           grpc::ServerWriter<v1::BackupStoreResponse>* writer) override;
 
  private:
+  // The job that a call is about, and the etag it must have.
+  struct Target {
+    absl::string_view id;
+    absl::string_view etag;
+  };
+  using Verb = std::function<absl::StatusOr<Decision>(const Coordinator&, const Target&, Now)>;
+
+  template <typename Request>
+  grpc::Status Change(grpc::ServerContext* call, const char* method, const Request& request,
+                      const Verb& verb, v1::Job& response);
+  absl::Status SendBackup(grpc::ServerWriter<v1::BackupStoreResponse>& writer);
   grpc::Status Create(const v1::CreateJobRequest& request, const Principal& who, v1::Job& response);
   grpc::Status List(const v1::ListJobsRequest& request, v1::ListJobsResponse& response) const;
 
   const JobServiceParts parts_;
+  std::mutex backup_mutex_;
 };
 
 }  // namespace llmc

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <memory>
 
 #include "absl/strings/ascii.h"
@@ -14,21 +13,13 @@
 #include "llmc/byte_size.h"
 #include "plan/plan.h"
 #include "rpc/job_messages.h"
+#include "rpc/plan_summary.h"
 #include "tokenizer/tokenizer.h"
 
 namespace llmc {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Text that is not UTF-8 cannot travel in a proto string.
-std::string Printable(absl::string_view what) {
-  std::string text;
-  for (const char c : what.substr(0, 2000)) {
-    text.push_back(absl::ascii_isprint(static_cast<unsigned char>(c)) || c == '\n' ? c : '?');
-  }
-  return text;
-}
 
 class Validation {
  public:
@@ -51,7 +42,7 @@ class Validation {
 
  private:
   void Add(const std::string& field, absl::string_view what) {
-    result_.violations.emplace_back(absl::StrCat("job.", field), Printable(what));
+    result_.violations.emplace_back(absl::StrCat("job.", field), ToProtoText(what));
   }
   void Add(const std::string& field, const absl::Status& status) {
     Add(field, absl::string_view(status.message()));
@@ -84,6 +75,12 @@ class Validation {
     }
     if (!v1::QuotientRounding_IsValid(spec.quotient_rounding())) {
       Add("spec.quotient_rounding", "unknown value");
+    }
+    if (!v1::SparseFormat_IsValid(spec.sparse_format())) {
+      Add("spec.sparse_format", "unknown value");
+    }
+    if (job_.min_ranks() < 0 || job_.min_ranks() > 100'000) {
+      Add("min_ranks", absl::StrCat(job_.min_ranks(), ": expected 0 to 100000"));
     }
     if (job_.has_priority() && (job_.priority() < 0 || job_.priority() > 100)) {
       Add("priority", absl::StrCat(job_.priority(), ": expected 0 to 100"));
@@ -194,7 +191,7 @@ class Validation {
     result_.spec.set_compute_dtype(plan->compute_dtype == ComputeDType::kBFloat16
                                        ? v1::COMPUTE_DTYPE_BFLOAT16
                                        : v1::COMPUTE_DTYPE_FLOAT32);
-    Summarize(*plan, job);
+    result_.plan = MakePlanSummary(*plan, job);
     if (job.memory_budget_bytes) CheckBudget(*plan, job);
     if (output_ok_) CheckDisk(job);
   }
@@ -217,40 +214,6 @@ class Validation {
     if (needed <= free) return;
     Add("spec.output", absl::StrCat("the output needs ", FormatByteSize(needed), " of disk, ",
                                     FormatByteSize(free), " is free"));
-  }
-
-  void Summarize(const Plan& plan, const Job& job) {
-    v1::PlanSummary& summary = result_.plan;
-    std::map<std::pair<int64_t, int64_t>, int64_t> shapes;
-    for (const WorkUnit& unit : plan.units) {
-      if (unit.first_layer < 0) continue;
-      summary.set_num_layers(summary.num_layers() + unit.num_layers);
-    }
-    for (const PlannedModule& module : plan.modules) {
-      if (!module.is_quantized()) continue;
-      summary.set_num_quantized_modules(summary.num_quantized_modules() + 1);
-      if (module.module.layer == 0 && module.source.shape.size() == 2) {
-        ++shapes[{module.source.shape[0], module.source.shape[1]}];
-      }
-    }
-    for (const auto& [shape, count] : shapes) {
-      v1::WeightShape& weight = *summary.add_layer_weights();
-      weight.set_out_features(shape.first);
-      weight.set_in_features(shape.second);
-      weight.set_count(count);
-    }
-    summary.set_num_units(static_cast<int64_t>(plan.units.size()));
-    summary.set_calibrated(plan.calibrated);
-    summary.set_num_samples(plan.calibrated ? job.num_calibration_samples : 0);
-    for (const std::string& warning : plan.warnings) summary.add_warnings(Printable(warning));
-    for (int ranks = 1; ranks <= 1024; ranks *= 2) {
-      const Estimate estimate =
-          EstimatePlan(plan, ExtentFromFlags(job), Ranks{ranks, 1}, job.memory_budget_bytes);
-      (*summary.mutable_rank_memory_bytes())[ranks] = estimate.peak_memory_bytes;
-      if (ranks > 1) continue;
-      summary.set_output_bytes(estimate.output_bytes);
-      summary.set_seconds(estimate.seconds);
-    }
   }
 
   const v1::Job& job_;

@@ -8,6 +8,10 @@
 
 #include "service/control_plane.h"
 
+namespace prometheus {
+class Registry;
+}
+
 namespace llmc {
 
 // A call that has ended.
@@ -27,6 +31,7 @@ class Metrics : public ChangeObserver {
   void CountCall(const CallEnd& call, double seconds);
   void CountAuthFailure(const std::string& reason);
   void CountRenewal(bool valid);
+  void SetCertificateExpiry(int64_t seconds);  // Since 1970, UTC.
   void AddWatchStream(int delta) { watch_streams_ += delta; }
   int watch_streams() const { return watch_streams_; }
 
@@ -36,8 +41,13 @@ class Metrics : public ChangeObserver {
  private:
   struct Families;
   void CountEvent(const store::v1::JobRecord& record, const v1::JobEvent& event);
-  void CountSteps(const v1::StepBatch& steps);
+  void CountSteps(const v1::Job& job, const v1::StepBatch& steps);
+  void CountStepEnd(const std::string& method, const v1::StepRecord& step, const std::string& key);
+  void ReadProcess();
+  void ReadJobs(const ControlPlane& plane);
+  void ReadStore(const ControlPlane& plane);
 
+  std::unique_ptr<prometheus::Registry> registry_;
   std::unique_ptr<Families> families_;
   std::atomic<int> watch_streams_{0};
 };

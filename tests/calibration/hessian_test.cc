@@ -65,6 +65,11 @@ absl::Status Capture(const Job& job, Collective& world, HessianAccumulator& hess
   return absl::OkStatus();
 }
 
+std::vector<float> Numbers(const at::Tensor& tensor) {
+  const auto* const begin = static_cast<const float*>(tensor.const_data_ptr());
+  return {begin, begin + tensor.numel()};
+}
+
 struct Outcome {
   absl::Status status;
   HessianSum sum;
@@ -87,8 +92,9 @@ Outcome RunRank(const Job& job, Collective& world, int root) {
   HessianAccumulator hessian(kFeatures, job.num_chunks);
   outcome.status = CaptureUntilItFits(job, world, root, hessian, outcome);
   if (outcome.status.ok() && (root < 0 || root == world.rank())) {
-    const HostTensor h = hessian.Finish();
-    outcome.hessian.assign(h.as<float>(), h.as<float>() + h.num_elements());
+    const absl::StatusOr<at::Tensor> h = hessian.Finish();
+    outcome.status = h.status();
+    if (h.ok()) outcome.hessian = Numbers(*h);
   }
   return outcome;
 }
@@ -196,7 +202,7 @@ TEST(HessianAccumulator, NoTokenAtAll_GivesZeros) {
   ASSERT_TRUE(sum.ok());
   EXPECT_EQ(sum->tokens, 0);
   EXPECT_FALSE(sum->needs_rescale);
-  EXPECT_EQ(hessian.Finish().as<float>()[kFeatures * kFeatures - 1], 0);
+  EXPECT_EQ(Numbers(*hessian.Finish())[kFeatures * kFeatures - 1], 0);
 }
 
 TEST(HessianAccumulator, NonFiniteInput_FailsOnEveryRank) {
@@ -221,8 +227,8 @@ TEST(HessianAccumulator, GivenExponents_ReplaceThoseOfChunkZero) {
   ASSERT_TRUE(Capture(job, *self, hessian).ok());
   EXPECT_EQ(hessian.exponents(), std::vector<int16_t>(kFeatures, 6));
   ASSERT_TRUE(hessian.Reduce(*self, 0).ok());
-  const HostTensor h = hessian.Finish();
-  ExpectNear({h.as<float>(), h.as<float>() + h.num_elements()}, Reference(job));
+  const std::vector<float> h = Numbers(*hessian.Finish());
+  ExpectNear(h, Reference(job));
 }
 
 TEST(HessianAccumulator, Misuse_IsRefused) {

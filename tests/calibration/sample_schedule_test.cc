@@ -109,23 +109,5 @@ TEST(CutIntoChunks, AnyAmountOfText_CommonNumbersOfRanksGetEqualShares) {
   }
 }
 
-TEST(ChunksOfRank, AnyWorld_EveryChunkHasOneOwner) {
-  for (int world_size : {1, 2, 3, 7}) {
-    for (int64_t num_chunks : {0, 1, 6, 25}) {
-      std::vector<int> owners(num_chunks, 0);
-      for (int rank = 0; rank < world_size; ++rank) {
-        int64_t last = -1;
-        for (int64_t chunk : ChunksOfRank(num_chunks, rank, world_size)) {
-          ASSERT_GT(chunk, last);
-          EXPECT_EQ(chunk % world_size, rank);
-          ++owners.at(chunk);
-          last = chunk;
-        }
-      }
-      EXPECT_EQ(owners, std::vector<int>(num_chunks, 1));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace llmc

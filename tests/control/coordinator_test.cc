@@ -182,6 +182,66 @@ TEST(Coordinator, AJobGoesOnlyWhereItFits) {
   }
 }
 
+TEST(Coordinator, RanksAndDevices_MustFitToo) {
+  CoordinatorWorld world;
+  NewJob request = world.Request("wide");
+  request.job.set_min_ranks(2);
+  request.job.mutable_spec()->set_device("cuda");
+  ASSERT_TRUE(world.Apply(world.coordinator.Create(request, world.now)).ok());
+  for (const auto& [ranks, device, fits] :
+       {std::tuple{1, "cuda:0", false}, std::tuple{2, "cpu", false},
+        std::tuple{2, "cuda:1", true}}) {
+    v1::Attach attach;
+    attach.set_pool("p");
+    attach.set_instance("p-instance");
+    for (int r = 0; r < ranks; ++r) attach.add_ranks()->set_device(device);
+    ASSERT_TRUE(world.coordinator.Attach(attach, world.now).ok());
+    world.Beat("p", nullptr);
+    EXPECT_EQ(world.coordinator.NextLease("p-instance", world.now).has_value(), fits) << device;
+  }
+}
+
+TEST(Coordinator, WaitsFor_SaysWhatIsMissing) {
+  CoordinatorWorld world;
+  NewJob request = world.Request("a");
+  request.job.set_min_ranks(2);
+  ASSERT_TRUE(world.Apply(world.coordinator.Create(request, world.now)).ok());
+  const auto waits_for = [&] {
+    return world.coordinator.WaitsFor(*world.coordinator.Find("a"), world.now);
+  };
+  EXPECT_EQ(waits_for(), "a pool; none is attached");
+  world.AttachPool("small");
+  EXPECT_EQ(waits_for(), "a pool that it fits; small: has 1 rank(s), 2 are asked for");
+  world.AttachPool("big", nullptr, 2);
+  EXPECT_EQ(waits_for(), "its turn");
+  const v1::LeaseId lease = world.Lease("big");
+  EXPECT_EQ(waits_for(), "") << "it is leased";
+  ASSERT_TRUE(world.Finish("big", lease, v1::OUTCOME_RETRY).ok());
+  EXPECT_EQ(waits_for(), "the next attempt, in 10 s");
+}
+
+// Who was served a hundred times must not wait for a newcomer's hundred jobs.
+TEST(Coordinator, ANewcomer_TakesTurnsAndNoMore) {
+  CoordinatorWorld world;
+  world.AttachPool("p");
+  const auto submit_of = [&](const std::string& who, int i) {
+    NewJob request = world.Request(absl::StrCat(who, i));
+    request.job.set_submitter(who);
+    ASSERT_TRUE(world.Apply(world.coordinator.Create(request, world.now)).ok());
+  };
+  for (int i = 0; i < 110; ++i) submit_of("ann", i);
+  const auto serve = [&] {
+    const v1::LeaseId lease = world.Lease("p");
+    EXPECT_TRUE(world.Finish("p", lease, v1::OUTCOME_SUCCEEDED).ok());
+    return lease.job();
+  };
+  for (int i = 0; i < 100; ++i) serve();
+  for (int i = 0; i < 10; ++i) submit_of("bob", i);
+  int of_bob = 0;
+  for (int i = 0; i < 10; ++i) of_bob += serve().find("bob") != std::string::npos ? 1 : 0;
+  EXPECT_EQ(of_bob, 5);
+}
+
 TEST(Coordinator, APoolThatFailedAJobTwice_IsPassedOverForAnother) {
   CoordinatorWorld world;
   world.Submit("a");
@@ -251,17 +311,28 @@ TEST(Coordinator, EndedJobs_AreForgottenAfterTheRetention) {
 TEST(Coordinator, Partition_CoversEveryRowOnce) {
   CoordinatorWorld world;
   NewJob request = world.Request("a");
+  request.job.mutable_plan()->set_calibrated(true);
   v1::WeightShape& shape = *request.job.mutable_plan()->add_layer_weights();
   shape.set_out_features(1000);
   shape.set_count(3);
   ASSERT_TRUE(world.Apply(world.coordinator.Create(request, world.now)).ok());
   world.AttachPool("p", nullptr, 7);
   ASSERT_FALSE(world.Lease("p").job().empty());
+  const v1::Partition& partition = world.coordinator.Find("a")->job().partition();
+  EXPECT_EQ(partition.num_layers(), 4);
+  EXPECT_FALSE(partition.shares_tensors());
   int64_t rows = 0;
-  for (const v1::RankShare& share : world.coordinator.Find("a")->job().partition().ranks()) {
+  int64_t end = 0;
+  for (const v1::RankShare& share : partition.ranks()) {
+    EXPECT_EQ(share.first_piece(), share.rank());
+    ASSERT_EQ(share.rows_size(), 1);
+    EXPECT_EQ(share.rows(0).begin(), end);
+    end = share.rows(0).end();
+    EXPECT_EQ(share.rows_per_layer(), 3 * (end - share.rows(0).begin()));
     rows += share.rows_per_layer();
   }
   EXPECT_EQ(rows, 3000);
+  EXPECT_EQ(end, 1000);
 }
 
 // Pools, clients and time do random things; the world checks gaps, edges and

@@ -211,6 +211,85 @@ TEST_F(JobStoreTest, ADamagedDatabase_IsRefused) {
   EXPECT_TRUE(absl::IsDataLoss(JobStore::Open(dir_).status()));
 }
 
+TEST_F(JobStoreTest, AStoreOfANewerVersion_IsRefusedAndNotCalledDamaged) {
+  OpenOrDie();
+  std::string bytes = *ReadFile(dir_ / "jobs.sqlite");
+  bytes[63] = 7;  // user_version, big-endian at byte 60 of SQLite's header.
+  std::ofstream(dir_ / "jobs.sqlite", std::ios::binary) << bytes;
+  const absl::Status status = JobStore::Open(dir_).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_NE(status.message().find("newer"), std::string::npos);
+}
+
+TEST_F(JobStoreTest, ABackup_HoldsWhatWasWrittenBeforeIt) {
+  const fs::path backup = dir_ / "backup";
+  const fs::path restored = dir_ / "restored";
+  std::string secret;
+  {
+    auto store = OpenOrDie();
+    TellStory(*store, 0, [] {});
+    secret = store->secret();
+    ASSERT_TRUE(store->BackUp(backup).ok());
+    EXPECT_FALSE(store->BackUp(backup).ok()) << "a backup is never overwritten";
+    const fs::perms others = fs::perms::group_all | fs::perms::others_all;
+    EXPECT_EQ(fs::status(backup).permissions() & others, fs::perms::none) << "it holds a secret";
+    Change later;
+    later.deleted.push_back("b");
+    ASSERT_TRUE(store->Write(later).ok());
+  }
+  ASSERT_TRUE(JobStore::Restore(backup, restored).ok());
+  auto store = JobStore::Open(restored);
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->LoadJobs()->size(), 1u);
+  EXPECT_EQ((*store)->ReadEvents("b", 0, 100)->size(), 1u);
+  EXPECT_EQ((*store)->secret(), secret) << "tokens of watchers stay good";
+  EXPECT_TRUE(absl::IsFailedPrecondition(JobStore::Restore(backup, restored)));
+}
+
+TEST_F(JobStoreTest, ABackup_IsWholeOrAbsentWhicheverOperationFails) {
+  for (int64_t at = 1;; ++at) {
+    const std::string where = absl::StrCat("failed at operation ", at);
+    SetFault(Fault::kNone, 0);
+    fs::remove_all(dir_);
+    auto store = OpenOrDie({.vfs = "failing"});
+    TellStory(*store, 0, [] {});
+    SetFault(Fault::kFull, at);
+    const absl::Status status = store->BackUp(dir_ / "backup");
+    const bool all_done = OperationsSeen() < at;
+    SetFault(Fault::kNone, 0);
+    if (!status.ok()) {
+      EXPECT_TRUE(absl::IsUnavailable(status)) << where << status;
+      EXPECT_FALSE(fs::exists(dir_ / "backup")) << where;
+      Change change;
+      change.deleted.push_back("b");
+      EXPECT_TRUE(store->Write(change).ok()) << where << ": the store itself goes on";
+      continue;
+    }
+    ASSERT_TRUE(JobStore::Restore(dir_ / "backup", dir_ / "restored").ok()) << where;
+    if (all_done) {
+      EXPECT_GT(at, 3);
+      return;
+    }
+  }
+}
+
+TEST_F(JobStoreTest, WhatIsNoBackup_IsNotRestored) {
+  fs::create_directories(dir_);
+  std::ofstream(dir_ / "empty");
+  std::ofstream(dir_ / "text") << std::string(10'000, 'x');
+  auto other = JobStore::Open(dir_ / "other");
+  ASSERT_TRUE(other.ok());
+  TellStory(**other, 0, [] {});
+  ASSERT_TRUE((*other)->BackUp(dir_ / "torn").ok());
+  fs::resize_file(dir_ / "torn", 9000);
+  for (const char* name : {"empty", "text", "torn"}) {
+    const absl::Status status = JobStore::Restore(dir_ / name, dir_ / "new");
+    EXPECT_TRUE(absl::IsDataLoss(status)) << name << ": " << status;
+    EXPECT_FALSE(JobStore::IsAt(dir_ / "new"));
+  }
+  EXPECT_TRUE(absl::IsNotFound(JobStore::Restore(dir_ / "absent", dir_ / "new")));
+}
+
 TEST_F(JobStoreTest, TenThousandJobs_AreReadBack) {
   {
     auto store = OpenOrDie();

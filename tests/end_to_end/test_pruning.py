@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 QUANTISERS = {
     "gptq": "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16}",
+    "gptq_natural": "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16, actorder: none}",
     "gptq_asym": "GPTQModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}",
     "fp8": "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: FP8_DYNAMIC}",
     "rtn_asym": "QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}",
@@ -24,8 +25,8 @@ PRUNERS = {
     "magnitude_24": "MagnitudePruningModifier: {init_sparsity: 0.0, final_sparsity: 0.5,"
                     " mask_structure: '2:4', targets: [Linear], ignore: [lm_head]}",
 }
-COMBINATIONS = ["sparsegpt_50", "sparsegpt_24+gptq", "sparsegpt_24+fp8", "wanda_24", "wanda_owl",
-                "magnitude", "magnitude_24+gptq_asym"]
+COMBINATIONS = ["sparsegpt_50", "sparsegpt_50+gptq_natural", "sparsegpt_24+gptq", "sparsegpt_24+fp8",
+                "wanda_24", "wanda_owl", "magnitude", "magnitude_24+gptq_asym"]
 
 
 def recipe_file(directory, name):
@@ -100,10 +101,11 @@ def test_sound_and_as_sparse_as_asked(name, outputs, model):
         zeros = weight == 0
         if "24" in name:
             assert (zeros.view(weight.shape[0], -1, 4).sum(-1) >= 2).all(), weight_name
-        elif name == "sparsegpt_50":  # One more than half in every block of 128 columns.
+        elif name.startswith("sparsegpt_50"):  # One more than half in every block of 128 columns.
             blocks = weight.shape[1] // 128
             assert zeros.sum() >= weight.numel() // 2 + blocks
-            assert zeros.sum() <= weight.numel() // 2 + 4 * blocks
+            if name == "sparsegpt_50":  # Else small weights may round to 0, too.
+                assert zeros.sum() <= weight.numel() // 2 + 4 * blocks
         elif name == "magnitude":
             assert (zeros.sum(1) == int(weight.shape[1] * 0.6)).all(), weight_name
     if name == "wanda_owl":
@@ -121,6 +123,7 @@ def test_dense_output_has_no_quantization_config(outputs):
 
 @pytest.mark.parametrize("pruner, quantiser", [
     ("sparsegpt_24", "gptq"), ("sparsegpt_24", "fp8"), ("sparsegpt_50", "gptq_asym"),
+    ("sparsegpt_50", "gptq_natural"),
     ("magnitude", "rtn_asym")])
 def test_quantisers_keep_the_mask_exactly(pruner, quantiser, outputs):
     pruned = dense_weights(outputs(pruner))
@@ -166,15 +169,18 @@ STEPS = ["layer.load", "layer.chunk", "layer.reduce", "layer.solve", "layer.writ
          "unit.before_sync", "unit.marked", "layer.propagate"]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_every_step(step, outputs, model, text, tmp_path):
-    words = words_of("sparsegpt_24+gptq", model, text, tmp_path / "recipe")
+@pytest.mark.parametrize("name, step", [
+    *[("sparsegpt_24+gptq", step) for step in STEPS],
+    *[("sparsegpt_24+fp8", step) for step in ("layer.solve", "unit.marked", "layer.propagate")],
+    ("sparsegpt_50+gptq_natural", "layer.write")])
+def test_killed_at_every_step(name, step, outputs, model, text, tmp_path):
+    words = words_of(name, model, text, tmp_path / "recipe")
     out = tmp_path / "out"
     assert llmc(*words, "--output", out, LLMC_FAILPOINTS=f"{step}=kill@2").code != 0
     assert not out.exists()
     again = llmc(*words, "--output", out, "--ranks", 1 + STEPS.index(step) % 2)
     assert again.code == 0, again.err
-    assert digest(out) == digest(outputs("sparsegpt_24+gptq"))
+    assert digest(out) == digest(outputs(name))
 
 
 def test_owl_goes_on_after_a_kill(outputs, model, text, tmp_path):
@@ -190,7 +196,12 @@ def test_plan_says_what_is_pruned_and_what_is_shared(model, text, tmp_path):
     plan = llmc("plan", *words)
     assert plan.code == 0, plan.err
     assert "SparseGPTModifier: q_proj 2:4, target Linear (layers 0-2)" in plan.out
-    assert "Hessian for SparseGPTModifier and GPTQModifier" in plan.out
+    shared = "input of q_proj, k_proj, v_proj: Hessian for SparseGPTModifier and GPTQModifier"
+    assert shared in plan.out
+    assert "its factor" not in plan.out  # GPTQ visits columns in another order.
+    words = words_of("sparsegpt_50+gptq_natural", model, text, tmp_path)[1:]
+    plan = llmc("plan", *words)
+    assert shared + "; its factor for SparseGPTModifier and GPTQModifier" in plan.out, plan.out
 
 
 @pytest.mark.parametrize("fields, words", [
@@ -213,6 +224,10 @@ def test_plan_says_what_is_pruned_and_what_is_shared(model, text, tmp_path):
     ("MagnitudePruningModifier: {init_sparsity: 0.1, targets: [Linear]}", ["final_sparsity: missing"]),
     ("MagnitudePruningModifier: {init_sparsity: 0.1, final_sparsity: 0.5, apply_globally: true}",
      ["apply_globally"]),
+    ("WandaPruningModifier: {sparsity: 0.5, mask_structure: '2:4'}\n    SparseGPTModifier: {sparsity: 0.5}",
+     ["SparseGPTModifier", "model.layers.0.self_attn.q_proj", "WandaPruningModifier",
+      "preserve_sparsity_mask"]),
+    ("SparseGPTModifier: {sparsity: 0.5, ignore: ['re:.*nothing']}", ["re:.*nothing", "match no module"]),
     ("GPTQModifier: {scheme: W4A16, ignore: [lm_head]}\n    SparseGPTModifier: {sparsity: 0.5}",
      ["SparseGPTModifier", "GPTQModifier", "last"]),
 ])
@@ -243,24 +258,24 @@ def text_of(paths):
 
 
 @pytest.mark.parametrize("name", ["sparsegpt_50", "sparsegpt_24", "wanda_24"])
-def test_as_good_as_llmcompressor(name, tmp_path):
+def test_gives_the_real_librarys_masks_and_weights(name, tmp_path):
     """The trained example, the same token rows, one rank."""
     from datasets import Dataset
     from llmcompressor import oneshot
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     trained = SOURCE / "examples/tiny-llama"
     tokenizer = AutoTokenizer.from_pretrained(trained)
     rows = [tokenizer(p)["input_ids"][:128] for p in text_of(sorted(SOURCE.glob("*.md")))][:24]
-    data, held = tmp_path / "data.jsonl", tmp_path / "held.jsonl"
+    data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
-    held.write_text("".join(json.dumps({"text": p}) + "\n"
-                            for p in text_of([SOURCE / "docs/architecture.md"])))
     recipe = recipe_file(tmp_path / "recipe", name)
     theirs_recipe = tmp_path / "theirs.yaml"  # There, ignoring "lm_head" by name has no effect.
     theirs_recipe.write_text(recipe.read_text().replace("[lm_head]", "['re:.*lm_head']"))
     masks = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
-    oneshot(model=str(trained), dataset=Dataset.from_list(masks), recipe=str(theirs_recipe),
+    # Like for like: llmc below multiplies in float32 too.
+    dense = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
+    oneshot(model=dense, tokenizer=tokenizer, dataset=Dataset.from_list(masks), recipe=str(theirs_recipe),
             num_calibration_samples=len(rows), max_seq_length=128, shuffle_calibration_samples=False,
             output_dir=str(tmp_path / "theirs"))
     run = llmc("compress", "--model", trained, "--recipe", recipe, "--dataset", data, "--no-shuffle",
@@ -270,15 +285,10 @@ def test_as_good_as_llmcompressor(name, tmp_path):
     ours, theirs = tensors_of(tmp_path / "ours"), tensors_of(tmp_path / "theirs")
     first = [n for n in ours if ".layers.0." in n and n.endswith("_proj.weight")]
     equal = sum(((ours[n] == 0) == (theirs[n] == 0)).sum().item() for n in first)
-    # Their activations are BF16, and one 2:4 choice that differs moves those to its right.
-    assert equal / sum(ours[n].numel() for n in first) > (0.97 if name == "sparsegpt_24" else 0.99)
-    perplexity = {}
-    for who in ("ours", "theirs"):
-        found = llmc("eval", "--model", tmp_path / who, "--dataset", held, "--max-seq-length", 128,
-                     "--json")
-        assert found.code == 0, found.err
-        perplexity[who] = found.json()["perplexity"]
-    assert perplexity["ours"] < 1.005 * perplexity["theirs"], perplexity
+    assert equal / sum(ours[n].numel() for n in first) > 0.999
+    # Theirs stay float32, ours are rounded to bfloat16.
+    apart = sum((ours[n].float() - theirs[n].float()).abs().sum().item() for n in first)
+    assert apart < 0.005 * sum(theirs[n].abs().sum().item() for n in first)
 
 
 @pytest.mark.parametrize("name, layout", [
@@ -359,3 +369,51 @@ def test_layouts_that_cannot_hold_the_mask_are_refused(name, layout, words, mode
     assert run.code == 2, run.err
     for word in words:
         assert word in run.err, run.err
+
+
+FORMAT = "sparse_format: sparse-24-bitmask"
+
+
+@pytest.mark.parametrize("place", ["top", "modifier", "both"])
+def test_sparse_format_of_the_recipe_does_what_the_flag_does(place, model, text, tmp_path):
+    words = words_of("sparsegpt_24+fp8", model, text, tmp_path / "recipe")
+    flag = llmc(*words, "--sparse-format", "sparse-24-bitmask", "--output", tmp_path / "flag")
+    assert flag.code == 0, flag.err
+    recipe = tmp_path / "recipe/sparsegpt_24+fp8.yaml"
+    body = recipe.read_text()
+    if place != "top":
+        body = body.replace("mask_structure: '2:4'", "mask_structure: '2:4', " + FORMAT)
+    if place != "modifier":
+        body = FORMAT + "\n" + body
+    recipe.write_text(body)
+    run = llmc(*words, "--output", tmp_path / "field")
+    assert run.code == 0, run.err
+    assert digest(tmp_path / "field") == digest(tmp_path / "flag")
+    # What is written is a recipe that means the same; the flag wins over it.
+    words[words.index("--recipe") + 1] = tmp_path / "field/recipe.yaml"
+    assert llmc(*words, "--output", tmp_path / "again").code == 0
+    assert digest(tmp_path / "again") == digest(tmp_path / "flag")
+    assert llmc(*words, "--sparse-format", "dense", "--output", tmp_path / "dense").code == 0
+    config = json.loads((tmp_path / "dense/config.json").read_text())["quantization_config"]
+    assert not config.get("sparsity_config")
+
+
+@pytest.mark.parametrize("top, field, words", [
+    ("sparse_format: sparse-24-bitmask", "sparse_format: dense",
+     ["'dense' contradicts 'sparse-24-bitmask'", "recipe.yaml:1", "SparseGPTModifier.sparse_format"]),
+    ("sparse_format: sparse-42", "block_size: 128", ["recipe.yaml:1", "'sparse-42'", "sparse-bitmask"]),
+    ("sparse_format: sparse-24-bitmask", "ignore: [lm_head]",
+     ["recipe.yaml:1: sparse_format", "q_proj", "pack-quantized"]),
+])
+def test_wrong_sparse_formats_are_refused(top, field, words, model, text, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    quantiser = ("QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16}"
+                 if "ignore" in field else "QuantizationModifier: {targets: [Linear], scheme: FP8_DYNAMIC}")
+    recipe.write_text(f"{top}\na_stage:\n  a_modifiers:\n    SparseGPTModifier: {{sparsity: 0.5, "
+                      f"mask_structure: '2:4', {field}}}\n    {quantiser}\n")
+    run = llmc("compress", "--model", model, "--recipe", recipe, "--dataset", text, "--output",
+               tmp_path / "out")
+    assert run.code == 2, (run.code, run.err)
+    for word in words:
+        assert word in run.err, run.err
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,14 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(SOURCE / "bench"))
 from outlier_twin import make_twin  # noqa: E402
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]  # qwen2 has biases.
+# All under grouped-query attention; qwen2 has biases of q, k and v.
+FAMILIES = {
+    "llama": ("llama", {}), "mistral": ("mistral", {}), "qwen2": ("qwen2", {}), "qwen3": ("qwen3", {}),
+    "tied": ("qwen2", {"tie_word_embeddings": True}),
+    "all biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "one key head": ("llama", {"num_key_value_heads": 1}),
+    "wide heads": ("qwen3", {"head_dim": 64}),
+}
 ALL_MAPPINGS = """
         mappings:
         - [['re:.*q_proj', 're:.*k_proj', 're:.*v_proj'], 're:.*input_layernorm']
@@ -63,17 +70,20 @@ def randomise(path):
 
 
 def common(model, text):
-    return ["compress", "--model", model, "--dataset", text, "--num-calibration-samples", 24,
-            "--max-seq-length", 128]
+    return ["compress", "--model", model, "--dataset", text]
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_smoothing_keeps_the_function(kind, text, tmp_path):
-    model = randomise(make_model(tmp_path / "model", kind=kind, dtype="float32"))
+FEW = ["--num-calibration-samples", 24, "--max-seq-length", 128]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_smoothing_keeps_the_function(name, text, tmp_path):
+    kind, changes = FAMILIES[name]
+    model = randomise(make_model(tmp_path / "model", kind=kind, dtype="float32", **changes))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("a_stage:\n  a_modifiers:\n    SmoothQuantModifier:\n"
                       "        smoothing_strength: 0.7" + ALL_MAPPINGS)
-    run = llmc(*common(model, text), "--recipe", recipe, "--output", tmp_path / "out")
+    run = llmc(*common(model, text), *FEW, "--recipe", recipe, "--output", tmp_path / "out")
     assert run.code == 0, run.err
     before, after = tensors_of(model), tensors_of(tmp_path / "out")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -119,14 +129,17 @@ def test_smoothquant_gives_the_real_librarys_weights(strength, tmp_path, monkeyp
         torch.testing.assert_close(ours[name], tensor, rtol=3e-5, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("duo", ["true", "false", "both"])
-def test_awq_gives_the_real_librarys_factors(duo, tmp_path, monkeypatch):
+# From 16,384 tokens on llmc's candidates race; the library tries all on all rows.
+@pytest.mark.parametrize("duo, scheme, count", [
+    ("true", "W4A16", 12), ("false", "W4A16", 12), ("both", "W4A16", 12), ("true", "W4A16_ASYM", 12),
+    ("true", "W4A16", 180)])
+def test_awq_gives_the_real_librarys_factors(duo, scheme, count, tmp_path, monkeypatch):
     """Every key-value head has one query head, so that both smooth v_proj too."""
     model = randomise(make_model(tmp_path / "model", dtype="float32", num_hidden_layers=2,
                                  num_key_value_heads=4))
-    path, rows = rows_of(tmp_path)
+    path, rows = rows_of(tmp_path, count)
     recipe = write(tmp_path, [f"AWQModifier: {{duo_scaling: {duo}, n_grid: 8}}",
-                              quantizer("QuantizationModifier", "W4A16")])
+                              quantizer("QuantizationModifier", scheme)])
     oneshot_on(model, recipe, rows, tmp_path / "theirs", monkeypatch)
     run = llmc("compress", "--model", model, "--recipe", recipe, "--dataset", path, "--no-shuffle",
                "--max-seq-length", 96, "--output", tmp_path / "ours")
@@ -182,6 +195,7 @@ RECIPES = {
     "smoothquant-gptq": ["SmoothQuantModifier: {smoothing_strength: 0.8}",
                          quantizer("GPTQModifier", "W8A8")],
     "awq-gptq": ["AWQModifier: {n_grid: 4}", quantizer("GPTQModifier", "W4A16")],
+    "awq-race": ["AWQModifier: {n_grid: 6}", quantizer("QuantizationModifier", "W4A16")],
     "awq-rtn": ["AWQModifier: {n_grid: 4}", quantizer("QuantizationModifier", "W4A16_ASYM")],
     "smoothquant-static": ["SmoothQuantModifier: {}",
                            quantizer("QuantizationModifier", "FP8")],
@@ -196,7 +210,9 @@ def jobs(tmp_path_factory, model, text):
     made = {}
     for name, modifiers in RECIPES.items():
         directory = tmp_path_factory.mktemp(name)
-        words = [*common(model, text), "--recipe", write(directory, modifiers)]
+        # Enough tokens for a race of the candidates.
+        extent = ["--num-calibration-samples", 220, "--max-seq-length", 256] if "race" in name else FEW
+        words = [*common(model, text), *extent, "--recipe", write(directory, modifiers)]
         run = llmc(*words, "--output", directory / "out")
         assert run.code == 0, run.err
         verify = llmc("verify", directory / "out", "--against", model)
@@ -248,7 +264,9 @@ BAD = {
     "smoothed after": ([quantizer("GPTQModifier", "W8A8"), "SmoothQuantModifier: {}"],
                        ["SmoothQuantModifier", "GPTQModifier", "quantised"]),
     "two quantisers": (["AWQModifier: {}", quantizer("QuantizationModifier", "W4A16"),
-                        quantizer("GPTQModifier", "W4A16")], ["q_proj", "two modifiers"]),
+                        quantizer("GPTQModifier", "W4A16")], ["q_proj", "two modifiers", "QuantizationModifier and GPTQModifier"]),
+    "nothing ignored": (["SmoothQuantModifier: {ignore: ['re:.*input_layernrom']}"],
+                        ["re:.*input_layernrom", "match no module"]),
     "duo": (["AWQModifier: {duo_scaling: maybe}", quantizer("QuantizationModifier", "W4A16")],
             ["duo_scaling", "maybe"]),
 }
@@ -257,7 +275,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_wrong_recipe_is_refused(case, model, text, tmp_path):
     modifiers, words = BAD[case]
-    run = llmc(*common(model, text), "--recipe", write(tmp_path, modifiers), "--output",
+    run = llmc(*common(model, text), *FEW, "--recipe", write(tmp_path, modifiers), "--output",
                tmp_path / "out")
     assert run.code == 2, (run.code, run.err)
     for word in words:

@@ -165,6 +165,33 @@ TEST(SparseGptTransform, Report_HasSparsityErrorAndTokens) {
   }
 }
 
+// The factor that `statistics` gives for these numbers.
+SharedFactor FactorOf(InputStatistics& statistics, bool ordered, double dampening_frac) {
+  SharedFactor factor;
+  factor.statistics = &statistics;
+  EXPECT_TRUE(FactorOwned(ordered, dampening_frac, factor).ok());
+  return factor;
+}
+
+TEST(SharedFactor, AKeptFactor_IsTakenByWhoAsksForTheSame) {
+  auto world = MakeSelfCollective();
+  InputStatistics statistics;
+  ASSERT_TRUE(Capture(Input::kCorrelated, *world, statistics).ok());
+  SharedFactor first = FactorOf(statistics, false, 0.01);
+  const float* const upper = first.upper.as<float>();
+  const double lambda = first.lambda;
+  KeepFactor(std::move(first));
+  EXPECT_NE(FactorOf(statistics, true, 0.01).upper.as<float>(), upper);
+  EXPECT_NE(FactorOf(statistics, false, 0.02).upper.as<float>(), upper);
+  SharedFactor again = FactorOf(statistics, false, 0.01);
+  EXPECT_EQ(again.upper.as<float>(), upper);
+  EXPECT_EQ(again.lambda, lambda);
+  EXPECT_FALSE(statistics.kept_factor.has_value());
+  KeepFactor(std::move(again));
+  statistics.DivideBy(std::vector<float>(kFeatures, 2.0f));  // Another Hessian now.
+  EXPECT_FALSE(statistics.kept_factor.has_value());
+}
+
 // Without a factor what is left is the magnitude, and no weight changes.
 TEST(SparseGptTransform, InputWithoutValues_IsPrunedByMagnitudeAndSaysSo) {
   for (const Input kind : {Input::kZero, Input::kNoTokens}) {

@@ -8,6 +8,7 @@
 
 #include "modifiers/awq_scales.h"
 #include "modifiers/smooth_quant.h"
+#include "plan/awq_race.h"
 
 namespace llmc {
 namespace {
@@ -70,6 +71,21 @@ TEST(AwqGrid, HasTheReferencesPointsAndOrder) {
   EXPECT_THAT(ratios(DuoScaling::kTrue), ElementsAre(0.0, 10.0, 10.5, 11.0));
   EXPECT_THAT(ratios(DuoScaling::kFalse), ElementsAre(0.0, 1.0 / 3, 2.0 / 3, 1.0));
   EXPECT_THAT(ratios(DuoScaling::kBoth), ElementsAre(0.0, 10.0, 1.0, 11.0));
+}
+
+TEST(AwqRace, EverySampleIsInOneHeat) {
+  for (int64_t sample = 0; sample < 3 * kAwqSampleCycle; ++sample) {
+    int64_t heats = 0;
+    for (const AwqHeat& heat : kAwqRace) heats += heat.Takes(sample) ? 1 : 0;
+    EXPECT_EQ(heats, 1) << sample;
+    EXPECT_TRUE(kAwqWithoutRace[0].Takes(sample));
+  }
+}
+
+TEST(AwqRace, Forwards_AreThoseOfTheHeats) {
+  EXPECT_EQ(NumAwqForwards(20, kAwqRaceTokens), (1 * 20 + 1 * 5 + 6 * 2) / 8.0);
+  EXPECT_EQ(NumAwqForwards(20, kAwqRaceTokens - 1), 20);
+  EXPECT_EQ(NumAwqForwards(2, kAwqRaceTokens), 2);
 }
 
 TEST(AwqFactors, AreNormalisedAndFinite) {

@@ -259,6 +259,29 @@ TEST_F(PlanTest, Estimate_MemoryAddsUp) {
   }
 }
 
+TEST_F(PlanTest, Estimate_DeviceTakesActivationsFirst) {
+  job_.device = "cuda";
+  const Plan plan = MustPlan();
+  EXPECT_TRUE(plan.on_device);
+  const CalibrationExtent extent{10, 1001, 200};
+  const Ranks ranks{1, 2};
+  const Estimate free = EstimatePlan(plan, extent, ranks, std::nullopt);
+  EXPECT_GT(free.device_memory_bytes, 0);
+  EXPECT_EQ(free.device_activation_bytes, free.activation_bytes);
+  EXPECT_EQ(free.peak_memory_bytes, free.min_memory_bytes);
+  const int64_t device = free.device_memory_bytes + 1000;
+  const int64_t host = free.min_memory_bytes + 500;
+  const Estimate tight = EstimatePlan(plan, extent, ranks, host, device);
+  EXPECT_EQ(tight.device_activation_bytes, 1000);
+  EXPECT_EQ(tight.peak_memory_bytes, host);
+  EXPECT_EQ(tight.spilled_bytes, free.activation_bytes - 1500);
+  EXPECT_TRUE(CheckResources(job_, tight, {}).ok());
+  const Estimate small =
+      EstimatePlan(plan, extent, ranks, std::nullopt, free.device_memory_bytes - 1);
+  EXPECT_EQ(small.device_activation_bytes, 0);
+  EXPECT_EQ(CheckResources(job_, small, {}).code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST_F(PlanTest, Estimate_WorkIsLinearInTokens) {
   const Plan plan = MustPlan();
   const auto flops = [&](int64_t tokens) {

@@ -12,6 +12,7 @@
 namespace llmc {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -111,6 +112,33 @@ TEST(PruningRecipe, WhatNeedsNoData_HasNoCalibrationReason) {
   for (const char* text : {kMagnitude, kConstant}) {
     EXPECT_EQ(CalibrationReason(Recipe::Parse(text, "r.yaml")->modifiers()[0]), "");
   }
+}
+
+TEST(PruningRecipe, SparseFormat_StandsAtTheTopOrInAModifierThatPrunes) {
+  const std::string field = "sparse_format: sparse-bitmask";
+  const std::string inside = InGroup("WandaPruningModifier: {sparsity: 0.5, " + field + "}");
+  const std::string above = field + "\n" + InGroup("WandaPruningModifier: {sparsity: 0.5}");
+  for (const std::string& text : {inside, above}) {
+    const auto recipe = Recipe::Parse(text, "r.yaml");
+    ASSERT_TRUE(recipe.ok()) << recipe.status();
+    EXPECT_EQ(recipe->sparse_format(), SparseFormat::kSparseBitmask);
+    const std::string written = ResolvedRecipeYaml(*recipe);
+    EXPECT_EQ(written.find(field + "\ndefault_stage:"), 0u) << written;
+    EXPECT_EQ(Recipe::Parse(written, "again")->sparse_format(), SparseFormat::kSparseBitmask);
+  }
+  EXPECT_FALSE(Recipe::Parse(kWanda, "r.yaml")->sparse_format().has_value());
+}
+
+TEST(PruningRecipe, SparseFormat_Wrong_NamesThePlace) {
+  EXPECT_THAT(ErrorOf("SparseGPTModifier: {sparsity: 0.5, sparse_format: sparse-42}"),
+              AllOf(HasSubstr("r.yaml:3"), HasSubstr("SparseGPTModifier.sparse_format"),
+                    HasSubstr("'sparse-42'"), HasSubstr("sparse-24-bitmask")));
+  EXPECT_THAT(ErrorOf("GPTQModifier: {scheme: W4A16, sparse_format: dense}"),
+              HasSubstr("a modifier that prunes"));
+  EXPECT_THAT(
+      ErrorOf("WandaPruningModifier: {sparsity: 0.5, sparse_format: dense}\n    "
+              "SparseGPTModifier: {sparsity: 0.5, sparse_format: sparse-bitmask}"),
+      AllOf(HasSubstr("r.yaml:4"), HasSubstr("contradicts 'dense'"), HasSubstr("r.yaml:3")));
 }
 
 TEST(PruningRecipe, OffloadedHessians_MeanTheSame) {

@@ -122,7 +122,8 @@ TEST(ResolveTargets, SplitFusedSet_WarnsAndIsAnErrorForNvfp4) {
 TEST(ResolveTargets, TwoModifiersOnOneModule_AreAnError) {
   const Recipe recipe = Recipe::Concatenate(
       {Rtn("scheme: W8A8, ignore: [lm_head]"), Rtn("scheme: FP8, targets: ['re:.*mlp.*']")});
-  EXPECT_THAT(ErrorOf(recipe), HasSubstr("3 modules are quantised by two modifiers"));
+  EXPECT_THAT(ErrorOf(recipe), HasSubstr("3 modules are quantised by two modifiers "
+                                         "(QuantizationModifier and QuantizationModifier)"));
 }
 
 TEST(ResolveTargets, DisjointModifiers_EachKeepTheirModules) {

@@ -44,8 +44,10 @@ TEST(JobMessages, EveryFieldOfASpec_SurvivesTheWayThroughAJob) {
   spec.set_quotient_rounding(v1::QUOTIENT_ROUNDING_FLOAT32);
   spec.add_eval_datasets("/e");
   spec.set_eval_num_windows(3);
+  spec.set_sparse_format(v1::SPARSE_FORMAT_SPARSE_24_BITMASK);
+  spec.set_device_memory_budget_bytes(5'000'000);
   // A field that is added to the proto must be added here and to the conversions.
-  EXPECT_EQ(v1::JobSpec::descriptor()->field_count(), 18);
+  EXPECT_EQ(v1::JobSpec::descriptor()->field_count(), 20);
   EXPECT_TRUE(MessageDifferencer::Equals(ToJobSpec(ToJob(spec)), spec));
 }
 

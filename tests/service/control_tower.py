@@ -129,12 +129,13 @@ class Coordinator:
 class Pool:
     """`llmc-worker pool`, alone or under mpirun."""
 
-    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), **env):
+    def __init__(self, address, root, *flags, ranks=1, name="pool", wrap=(), sigkill_s=10,
+                 **env):
         command = [*wrap, BIN / "llmc-worker", "pool", "--coordinator", address, "--name", name,
                    "--beat-interval-ms", 200, *flags]
         if ranks > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca",
-                       "odls_base_sigkill_timeout", 10, "-np", ranks, *command]
+                       "odls_base_sigkill_timeout", sigkill_s, "-np", ranks, *command]
         # Ranks are found by it: other tests may run pools of the same name beside this one.
         self.mark = f"TEST_POOL={uuid.uuid4()}".encode()
         env["TEST_POOL"] = self.mark.decode().split("=")[1]
@@ -219,17 +220,6 @@ def wait_for_end(stub, name, seconds=120):
     return wait_until(ended, f"{name} ends", seconds)
 
 
-def history(stub, name):
-    """Every event of a job that has ended, as a watcher who came first would see it."""
-    import base64  # noqa: F401
-
-    events = []
-    for message in stub.WatchJob(job_service_pb2.WatchJobRequest(name=name), timeout=30):
-        if message.HasField("event"):
-            events.append(message.event)
-    return events
-
-
 EDGES = {
     "UNSPECIFIED": {"QUEUED"}, "QUEUED": {"LEASED", "PAUSED", "CANCELLED"},
     "LEASED": {"RUNNING", "QUEUED", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"},
@@ -259,4 +249,11 @@ def check_history(events):
 
 
 def job_events(coordinator, name):
-    return json.loads(coordinator.read("/api/" + name))["events"]
+    """Every event that is kept, as the page reads them."""
+    events, after = [], 0
+    while True:
+        answer = json.loads(coordinator.read(f"/api/{name}?after={after}"))
+        events += answer["events"]
+        if not answer["more"]:
+            return events
+        after = events[-1]["sequence"]

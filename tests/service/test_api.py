@@ -68,7 +68,10 @@ def test_the_plan_is_stored_with_the_job(stub, root):
     job = submit(stub, spec(root, "out"))
     assert job.plan.num_layers > 0 and job.plan.calibrated
     assert job.plan.output_bytes > 0 and job.plan.rank_memory_bytes[1] > 0
-    assert get(stub, job.name) == job
+    found = get(stub, job.name)
+    assert found.waits_for == "a pool; none is attached"
+    found.ClearField("waits_for")
+    assert found == job
 
 
 def test_validate_only_makes_nothing(stub, root):
@@ -118,6 +121,16 @@ def test_pages_show_every_job_once_and_filters_hold(stub, root):
                     job_service_pb2.ListJobsRequest(page_token=first.next_page_token,
                                                     filter="state = PAUSED")):
         refused(lambda r=request: stub.ListJobs(r), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def test_a_list_of_long_recipes_fits_into_its_message(stub, root):
+    recipe = ("quant_stage:\n  m_modifiers:\n    QuantizationModifier: {targets: [Linear], scheme: W8A16}\n" +
+              "# " + "x" * 1_000_000 + "\n")
+    for i in range(8):
+        submit(stub, spec(root, f"out{i}", recipe_text=recipe, datasets=[]), job_id=f"job{i}")
+    page = stub.ListJobs(job_service_pb2.ListJobsRequest())
+    assert len(page.jobs) == 8 and page.ByteSize() < 100_000
+    assert get(stub, "jobs/job0").spec.recipe_text == recipe
 
 
 def test_verbs_follow_the_state_graph_and_etags(stub, root):

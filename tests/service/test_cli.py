@@ -38,11 +38,31 @@ def test_submit_prints_the_name_and_get_shows_it(llmc, job_flags, root):
     assert llmc("list", "--filter", "labels.team = y").stdout.count("\n") == 1
 
 
+def test_get_and_pools_show_who_does_what_and_escape_names(llmc, coordinator, stub, job_flags,
+                                                           root):
+    run = llmc("submit", *job_flags, "--output", root / "out", "--label", "note=\x1b[31mred\n",
+               "--min-ranks", 2)
+    name = run.stdout.strip()
+    assert "waits for  a pool; none is attached" in llmc("get", name).stdout
+    assert llmc("pools").stdout == "no pool is attached\n"
+    with Pool(coordinator.address, root, ranks=2, name="p\x1b[2J"):
+        wait_for_end(stub, name)
+        shown, pools = llmc("get", name).stdout, llmc("pools").stdout
+    assert "\x1b" not in shown + pools and "red" in shown
+    assert "rank 0     sample batches 0, 2, ...; rows 0-" in shown
+    assert "rank 1     sample batches 1, 3, ...; rows " in shown
+    assert "  rank 0 " in pools and "thread(s)" in pools and "idle" in pools
+    assert llmc("watch", name).stderr.startswith(f"{name}: SUCCEEDED")
+
+
 def test_exit_codes_tell_what_happened(llmc, job_flags, root):
     assert llmc("get", "none").returncode == 3
     assert llmc("submit", *job_flags, "--output", "/usr/x").returncode == 6
     assert llmc("submit", "--no-such-flag").returncode == 2
-    assert llmc("list", "--coordinator", "127.0.0.1:1", "--timeout", 1).returncode == 5
+    assert llmc("submit", "--model", MODEL).returncode == 2
+    assert llmc("list", "--token-file", root / "none").returncode == 2
+    unreached = llmc("list", "--coordinator", "127.0.0.1:1", "--timeout", 1)
+    assert unreached.returncode == 5 and "127.0.0.1:1: " in unreached.stderr
     name = llmc("submit", *job_flags, "--output", root / "out").stdout.strip()
     assert llmc("resume", name).returncode == 6
     error = json.loads(llmc("resume", name, "--json").stdout)["error"]
@@ -114,6 +134,13 @@ def test_completion_knows_commands_and_flags(llmc):
         ["bash", "-c", f"PATH={BIN}:$PATH; {script}\nCOMP_WORDS=(llmc wat); COMP_CWORD=1; _llmc; "
          "echo ${COMPREPLY[@]}"], capture_output=True, text=True, env=environment()).stdout
     assert words.strip() == "watch"
+
+
+@pytest.mark.parametrize("command", ["submit", "get", "watch", "list", "report", "backup"])
+def test_help_is_readable_text(llmc, command):
+    text = llmc(command, "--help").stdout
+    assert "--coordinator" in text
+    assert all(c == "\n" or c.isprintable() for c in text)
 
 
 def test_llmc_starts_without_libtorch():

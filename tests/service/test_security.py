@@ -1,9 +1,12 @@
 """Who may connect, what they may do, and which paths they may name."""
 import hashlib
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
+import time
 
 import grpc
 import pytest
@@ -77,6 +80,55 @@ def test_permission_is_checked_before_existence(guarded):
     cancel = lambda name: code_of(lambda: stub.CancelJob(  # noqa: E731
         job_service_pb2.CancelJobRequest(name=name), metadata=as_user("eve-secret")))
     assert cancel("jobs/none") == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_submitters_change_their_own_jobs_and_administrators_all(root):
+    tokens = write_tokens(root / "tokens", {**TOKENS, "bob-secret": ("bob", "submit")})
+    with Coordinator(root, "--token-file", tokens, insecure=False) as guarded:
+        stub = guarded.stub()
+        job = stub.CreateJob(job_service_pb2.CreateJobRequest(job=job_pb2.Job(
+            spec=spec(root, "out"))), metadata=as_user("ann-secret"))
+        pause = lambda token: code_of(lambda: stub.PauseJob(  # noqa: E731
+            job_service_pb2.PauseJobRequest(name=job.name), metadata=as_user(token)))
+        assert pause("bob-secret") == grpc.StatusCode.PERMISSION_DENIED
+        assert pause("ann-secret") == grpc.StatusCode.OK
+        cancel = job_service_pb2.CancelJobRequest(name=job.name)
+        assert code_of(lambda: stub.CancelJob(cancel, metadata=as_user("root-secret"))) == \
+            grpc.StatusCode.OK
+        delete = job_service_pb2.DeleteJobRequest(name=job.name)
+        assert code_of(lambda: stub.DeleteJob(delete, metadata=as_user("bob-secret"))) == \
+            grpc.StatusCode.PERMISSION_DENIED
+        backup = job_service_pb2.BackupStoreRequest()
+        assert code_of(lambda: list(stub.BackupStore(backup, metadata=as_user("ann-secret")))) == \
+            grpc.StatusCode.PERMISSION_DENIED
+        parts = stub.BackupStore(backup, metadata=as_user("root-secret"))
+        assert b"".join(p.part for p in parts).startswith(b"SQLite format 3")
+        log = [json.loads(line) for line in guarded.log.read_text().splitlines()]
+        audit = [(e["message"], e["by"], e["code"]) for e in log if "by" in e and "job" in e]
+        assert ("PauseJob", "bob", "PERMISSION_DENIED") in audit
+        assert ("CancelJob", "root", "OK") in audit
+
+
+def test_a_broken_token_file_leaves_the_tokens_as_they_were(guarded, root):
+    stub = guarded.stub()
+    (root / "broken").write_text("not a digest\n")
+    (root / "broken").chmod(0o600)
+    (root / "broken").rename(root / "tokens")
+    assert code_of(lambda: stub.ListJobs(job_service_pb2.ListJobsRequest(),
+                                         metadata=as_user("ann-secret"))) == grpc.StatusCode.OK
+    assert "the old tokens are kept" in guarded.log.read_text()
+
+
+def test_secrets_that_others_may_read_are_warned_of(guarded, root):
+    token = root / "my-token"
+    token.write_text("eve-secret\n")
+    for mode, warned in ((0o644, True), (0o600, False)):
+        token.chmod(mode)
+        run = subprocess.run([str(BIN / "llmc"), "list", "--coordinator", guarded.address,
+                              "--token-file", str(token)], capture_output=True, text=True,
+                             env=environment())
+        assert run.returncode == 0 and ("others may read" in run.stderr) == warned
+        assert "eve-secret" not in run.stdout + run.stderr
 
 
 def test_tokens_are_read_again_when_the_file_changes(guarded, root):
@@ -175,6 +227,73 @@ def test_mutual_tls_refuses_strangers_and_reloads_its_certificate(root):
         make_certificate(root, "server", ca="ca")
         wait_until(lambda: serial() not in ("", before), "the new certificate is served", 30)
         assert lists("client") == grpc.StatusCode.OK
+
+
+def https(coordinator, path, root, client=None, token="eve-secret"):
+    """The answer's code and the serial number of the certificate that was shown."""
+    import http.client
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(root / "ca.crt"))
+    if client:
+        context.load_cert_chain(root / f"{client}.crt", root / f"{client}.key")
+    connection = http.client.HTTPSConnection("127.0.0.1", coordinator.http_port, timeout=10,
+                                             context=context)
+    connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+    serial = connection.sock.getpeercert()["serialNumber"]
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, serial, body
+
+
+def test_the_http_port_speaks_tls_and_reloads_its_certificate(root):
+    import ssl
+
+    make_certificate(root, "ca")
+    make_certificate(root, "otherca")
+    key, crt = make_certificate(root, "server", ca="ca")
+    make_certificate(root, "client", ca="ca")
+    make_certificate(root, "stranger", ca="otherca")
+    tokens = write_tokens(root / "tokens", TOKENS)
+    with Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
+                     "--tls-client-ca", root / "ca.crt", insecure=False) as coordinator:
+        status, serial, page = https(coordinator, "/metrics", root, "client")
+        assert status == 200
+        expiry = re.search(r'^llmc_tls_certificate_expiry_timestamp_seconds{cert="server"} (\S+)',
+                           page, re.M)
+        assert 86400 < float(expiry[1]) - time.time() < 3 * 86400
+        assert https(coordinator, "/", root, "client", token="wrong")[0] == 401
+        for client in ("stranger", None):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                https(coordinator, "/healthz", root, client)
+        with pytest.raises(OSError):
+            coordinator.read("/healthz")  # In clear.
+        # A certificate whose key is not there yet is not taken.
+        make_certificate(root, "next", ca="ca")
+        (root / "next.crt").replace(crt)
+        assert https(coordinator, "/healthz", root, "client")[1] == serial
+        assert "the old certificate is kept" in coordinator.log.read_text()
+        (root / "next.key").replace(key)
+        status, renewed, _ = https(coordinator, "/healthz", root, "client")
+        assert status == 200 and renewed != serial
+        # So is the CA of the clients.
+        (root / "otherca.crt").replace(root / "ca2.crt")
+        shutil.copy(root / "ca.crt", root / "both.crt")
+        with open(root / "both.crt", "a") as both:
+            both.write((root / "ca2.crt").read_text())
+        (root / "both.crt").replace(root / "ca.crt")
+        assert https(coordinator, "/healthz", root, "stranger")[0] == 200
+
+
+def test_a_key_of_another_certificate_is_refused_at_the_start(root):
+    make_certificate(root, "ca")
+    _, crt = make_certificate(root, "server", ca="ca")
+    key, _ = make_certificate(root, "other", ca="ca")
+    tokens = write_tokens(root / "tokens", TOKENS)
+    with pytest.raises(AssertionError, match="not the key of"):
+        Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
+                    insecure=False).start()
 
 
 @pytest.fixture
