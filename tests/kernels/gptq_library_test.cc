@@ -79,15 +79,20 @@ TEST(GptqLibrary, RandomLayers_GiveTheCodesAndLossOfLlmCompressor) {
   const TensorFile file(folder / "gptq.safetensors");
   const nlohmann::json records = ReadCases(folder / "gptq.json");
   EXPECT_GE(records.size(), 60u);
+  double sum = 0;
   for (const nlohmann::json& record : records) {
     SCOPED_TRACE(record.dump());
     const Solution solution = Solve(file, record);
     const double loss = record["loss"];
-    EXPECT_GE(
-        FractionEqual(solution.weight, file.At(record["name"].get<std::string>() + "/solved")),
-        0.999);
+    const double equal =
+        FractionEqual(solution.weight, file.At(record["name"].get<std::string>() + "/solved"));
+    // The factors' last bits, which differ between CPUs, decide a near tie, and the columns
+    // behind it in its row follow.
+    EXPECT_GE(equal, 0.99);
     EXPECT_NEAR(solution.loss, loss, 1e-3 * loss);
+    sum += equal;
   }
+  EXPECT_GE(sum / static_cast<double>(records.size()), 0.999);
   std::filesystem::remove_all(folder);
 }
 
