@@ -169,7 +169,7 @@ TEST(SparseGptTransform, Report_HasSparsityErrorAndTokens) {
 SharedFactor FactorOf(InputStatistics& statistics, bool ordered, double dampening_frac) {
   SharedFactor factor;
   factor.statistics = &statistics;
-  EXPECT_TRUE(FactorOwned(ordered, dampening_frac, factor).ok());
+  EXPECT_TRUE(FactorOwned({ComputeDevice::Host(), ordered, dampening_frac}, factor).ok());
   return factor;
 }
 
@@ -178,17 +178,18 @@ TEST(SharedFactor, AKeptFactor_IsTakenByWhoAsksForTheSame) {
   InputStatistics statistics;
   ASSERT_TRUE(Capture(Input::kCorrelated, *world, statistics).ok());
   SharedFactor first = FactorOf(statistics, false, 0.01);
-  const float* const upper = first.upper.as<float>();
+  const void* const upper = first.upper.const_data_ptr();
   const double lambda = first.lambda;
   KeepFactor(std::move(first));
-  EXPECT_NE(FactorOf(statistics, true, 0.01).upper.as<float>(), upper);
-  EXPECT_NE(FactorOf(statistics, false, 0.02).upper.as<float>(), upper);
+  EXPECT_NE(FactorOf(statistics, true, 0.01).upper.const_data_ptr(), upper);
+  EXPECT_NE(FactorOf(statistics, false, 0.02).upper.const_data_ptr(), upper);
   SharedFactor again = FactorOf(statistics, false, 0.01);
-  EXPECT_EQ(again.upper.as<float>(), upper);
+  EXPECT_EQ(again.upper.const_data_ptr(), upper);
   EXPECT_EQ(again.lambda, lambda);
   EXPECT_FALSE(statistics.kept_factor.has_value());
   KeepFactor(std::move(again));
-  statistics.DivideBy(std::vector<float>(kFeatures, 2.0f));  // Another Hessian now.
+  // Another Hessian now.
+  ASSERT_TRUE(statistics.DivideBy(std::vector<float>(kFeatures, 2.0f)).ok());
   EXPECT_FALSE(statistics.kept_factor.has_value());
 }
 
