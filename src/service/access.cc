@@ -21,11 +21,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-absl::StatusOr<Role> ParseRole(absl::string_view text) {
-  static const std::map<std::string, Role> kRoles = {{"watch", Role::kWatch},
-                                                     {"submit", Role::kSubmit},
-                                                     {"work", Role::kWork},
-                                                     {"admin", Role::kAdmin}};
+absl::StatusOr<AccessRole> ParseRole(absl::string_view text) {
+  static const std::map<std::string, AccessRole> kRoles = {{"watch", AccessRole::kWatch},
+                                                           {"submit", AccessRole::kSubmit},
+                                                           {"work", AccessRole::kWork},
+                                                           {"admin", AccessRole::kAdmin}};
   const auto role = kRoles.find(std::string(text));
   if (role != kRoles.end()) return role->second;
   return absl::InvalidArgumentError(absl::StrCat(text, ": expected watch, submit, work or admin"));
@@ -45,9 +45,9 @@ std::string TokenOf(absl::string_view authorization) {
 
 }  // namespace
 
-bool Principal::Has(Role role) const {
-  if (roles.contains(Role::kAdmin) || roles.contains(role)) return true;
-  return role == Role::kWatch && roles.contains(Role::kSubmit);
+bool Principal::Has(AccessRole role) const {
+  if (roles.contains(AccessRole::kAdmin) || roles.contains(role)) return true;
+  return role == AccessRole::kWatch && roles.contains(AccessRole::kSubmit);
 }
 
 std::string Sha256(absl::string_view bytes) {
@@ -95,7 +95,7 @@ absl::StatusOr<std::vector<TokenFile::Entry>> TokenFile::Read(const fs::path& pa
     entry.digest = absl::HexStringToBytes(words[0]);
     entry.principal.name = words[1];
     for (absl::string_view role : absl::StrSplit(words[2], ',')) {
-      absl::StatusOr<Role> parsed = ParseRole(role);
+      absl::StatusOr<AccessRole> parsed = ParseRole(role);
       if (!parsed.ok()) return At(absl::StrCat(path.string(), ":", number), parsed.status());
       entry.principal.roles.insert(*parsed);
     }

@@ -16,14 +16,14 @@
 
 namespace llmc {
 
-enum class Role : uint8_t { kWatch, kSubmit, kWork, kAdmin };
+enum class AccessRole : uint8_t { kWatch, kSubmit, kWork, kAdmin };
 
 struct Principal {
   std::string name;
-  std::set<Role> roles;
+  std::set<AccessRole> roles;
 
   // Admin has every role; submit includes watch.
-  bool Has(Role role) const;
+  bool Has(AccessRole role) const;
 };
 
 // Bearer tokens from a file, read again when it changes. A line is

@@ -16,7 +16,7 @@ double SteadySeconds() {
 
 absl::StatusOr<Principal> CallGate::Admit(const grpc::ServerContextBase& call,
                                           const Method& method) {
-  Principal principal{"local", {Role::kAdmin}};
+  Principal principal{"local", {AccessRole::kAdmin}};
   if (tokens_ != nullptr) {
     const auto& metadata = call.client_metadata();
     const auto header = metadata.find("authorization");
@@ -29,7 +29,7 @@ absl::StatusOr<Principal> CallGate::Admit(const grpc::ServerContextBase& call,
     return WithReason("ROLE_MISSING", absl::PermissionDeniedError(absl::StrCat(
                                           principal.name, " may not call ", method.name)));
   }
-  if (method.role == Role::kSubmit && !submits_.Allow(principal.name, SteadySeconds())) {
+  if (method.role == AccessRole::kSubmit && !submits_.Allow(principal.name, SteadySeconds())) {
     return WithReason("RATE_LIMITED",
                       absl::ResourceExhaustedError(absl::StrCat(
                           principal.name, ": too many requests, try again in a second")));

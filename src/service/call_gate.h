@@ -17,7 +17,7 @@ namespace llmc {
 struct Method {
   const char* service;
   const char* name;
-  Role role;
+  AccessRole role;
 };
 
 // Thread-safe.

@@ -129,7 +129,7 @@ bool HttpServer::MayRead(const httplib::Request& request, httplib::Response& res
   if (tokens_ == nullptr) return true;
   const absl::StatusOr<Principal> who =
       tokens_->Authenticate(request.get_header_value("Authorization"));
-  if (who.ok() && who->Has(Role::kWatch)) return true;
+  if (who.ok() && who->Has(AccessRole::kWatch)) return true;
   parts_.metrics->CountAuthFailure(who.ok() ? "ROLE_MISSING" : ReasonOf(who.status()));
   if (!who.ok()) response.set_header("WWW-Authenticate", "Basic realm=\"llmc\"");
   Refuse(response, who.ok() ? 403 : 401, who.ok() ? "not allowed" : "a token is required");

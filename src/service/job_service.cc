@@ -66,7 +66,7 @@ grpc::Status Answer(absl::StatusOr<T> result, T& response) {
 absl::Status MayChange(const Coordinator& coordinator, absl::string_view id, const Principal& who) {
   const store::v1::JobRecord* record = coordinator.Find(id);
   const bool may =
-      record == nullptr || who.Has(Role::kAdmin) || record->job().submitter() == who.name;
+      record == nullptr || who.Has(AccessRole::kAdmin) || record->job().submitter() == who.name;
   if (may) return absl::OkStatus();
   return WithReason("NOT_SUBMITTER", absl::PermissionDeniedError(absl::StrCat(
                                          who.name, " may not change jobs/", id, ", it is ",
@@ -77,7 +77,7 @@ absl::Status MayChange(const Coordinator& coordinator, absl::string_view id, con
 
 grpc::Status JobServiceImpl::CreateJob(grpc::ServerContext* call,
                                        const v1::CreateJobRequest* request, v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "CreateJob", Role::kSubmit},
+  return parts_.gate->Serve(*call, {kService, "CreateJob", AccessRole::kSubmit},
                             [&](const Principal& who) { return Create(*request, who, *response); });
 }
 
@@ -124,14 +124,14 @@ grpc::Status JobServiceImpl::Create(const v1::CreateJobRequest& request, const P
 
 grpc::Status JobServiceImpl::GetJob(grpc::ServerContext* call, const v1::GetJobRequest* request,
                                     v1::Job* response) {
-  return parts_.gate->Serve(*call, {kService, "GetJob", Role::kWatch}, [&](const Principal&) {
+  return parts_.gate->Serve(*call, {kService, "GetJob", AccessRole::kWatch}, [&](const Principal&) {
     return Answer(parts_.plane->Get(JobIdOf(request->name())), *response);
   });
 }
 
 grpc::Status JobServiceImpl::ListJobs(grpc::ServerContext* call, const v1::ListJobsRequest* request,
                                       v1::ListJobsResponse* response) {
-  return parts_.gate->Serve(*call, {kService, "ListJobs", Role::kWatch},
+  return parts_.gate->Serve(*call, {kService, "ListJobs", AccessRole::kWatch},
                             [&](const Principal&) { return List(*request, *response); });
 }
 
@@ -165,37 +165,40 @@ grpc::Status JobServiceImpl::List(const v1::ListJobsRequest& request,
 
 grpc::Status JobServiceImpl::WatchJob(grpc::ServerContext* call, const v1::WatchJobRequest* request,
                                       grpc::ServerWriter<v1::WatchJobResponse>* writer) {
-  return parts_.gate->Serve(*call, {kService, "WatchJob", Role::kWatch}, [&](const Principal&) {
-    if (parts_.metrics->watch_streams() >= kMaxWatchStreams) {
-      return ToRpcStatus(
-          WithReason("TOO_MANY_WATCHERS", absl::ResourceExhaustedError("too many open watches")));
-    }
-    parts_.metrics->AddWatchStream(1);
-    JobWatch watch(
-        *parts_.plane, [&](const v1::WatchJobResponse& message) { return writer->Write(message); },
-        [&] { return call->IsCancelled(); });
-    const absl::Status status = watch.Run(*request);
-    parts_.metrics->AddWatchStream(-1);
-    return ToRpcStatus(status);
-  });
+  return parts_.gate->Serve(
+      *call, {kService, "WatchJob", AccessRole::kWatch}, [&](const Principal&) {
+        if (parts_.metrics->watch_streams() >= kMaxWatchStreams) {
+          return ToRpcStatus(WithReason("TOO_MANY_WATCHERS",
+                                        absl::ResourceExhaustedError("too many open watches")));
+        }
+        parts_.metrics->AddWatchStream(1);
+        JobWatch watch(
+            *parts_.plane,
+            [&](const v1::WatchJobResponse& message) { return writer->Write(message); },
+            [&] { return call->IsCancelled(); });
+        const absl::Status status = watch.Run(*request);
+        parts_.metrics->AddWatchStream(-1);
+        return ToRpcStatus(status);
+      });
 }
 
 template <typename Request>
 grpc::Status JobServiceImpl::Change(grpc::ServerContext* call, const char* method,
                                     const Request& request, const Verb& verb, v1::Job& response) {
-  return parts_.gate->Serve(*call, {kService, method, Role::kSubmit}, [&](const Principal& who) {
-    const absl::string_view id = JobIdOf(request.name());
-    const absl::StatusOr<v1::Job> changed = parts_.plane->Decide(
-        [&](const Coordinator& coordinator, Now now) -> absl::StatusOr<Decision> {
-          LLMC_RETURN_IF_ERROR(MayChange(coordinator, id, who));
-          return verb(coordinator, {id, request.etag()}, now);
-        });
-    LogJson("info", method,
-            {{"job", std::string(id)},
-             {"by", who.name},
-             {"code", absl::StatusCodeToString(changed.status().code())}});
-    return Answer(changed, response);
-  });
+  return parts_.gate->Serve(
+      *call, {kService, method, AccessRole::kSubmit}, [&](const Principal& who) {
+        const absl::string_view id = JobIdOf(request.name());
+        const absl::StatusOr<v1::Job> changed = parts_.plane->Decide(
+            [&](const Coordinator& coordinator, Now now) -> absl::StatusOr<Decision> {
+              LLMC_RETURN_IF_ERROR(MayChange(coordinator, id, who));
+              return verb(coordinator, {id, request.etag()}, now);
+            });
+        LogJson("info", method,
+                {{"job", std::string(id)},
+                 {"by", who.name},
+                 {"code", absl::StatusCodeToString(changed.status().code())}});
+        return Answer(changed, response);
+      });
 }
 
 grpc::Status JobServiceImpl::CancelJob(grpc::ServerContext* call,
@@ -253,22 +256,26 @@ grpc::Status JobServiceImpl::DeleteJob(grpc::ServerContext* call,
 grpc::Status JobServiceImpl::GetReport(grpc::ServerContext* call,
                                        const v1::GetReportRequest* request,
                                        v1::GetReportResponse* response) {
-  return parts_.gate->Serve(*call, {kService, "GetReport", Role::kWatch}, [&](const Principal&) {
-    return Answer(parts_.plane->Report(JobIdOf(request->name())), *response->mutable_report_json());
-  });
+  return parts_.gate->Serve(*call, {kService, "GetReport", AccessRole::kWatch},
+                            [&](const Principal&) {
+                              return Answer(parts_.plane->Report(JobIdOf(request->name())),
+                                            *response->mutable_report_json());
+                            });
 }
 
 grpc::Status JobServiceImpl::ListPools(grpc::ServerContext* call, const v1::ListPoolsRequest*,
                                        v1::ListPoolsResponse* response) {
-  return parts_.gate->Serve(*call, {kService, "ListPools", Role::kWatch}, [&](const Principal&) {
-    for (v1::Pool& pool : parts_.plane->Pools()) *response->add_pools() = std::move(pool);
-    return grpc::Status::OK;
-  });
+  return parts_.gate->Serve(*call, {kService, "ListPools", AccessRole::kWatch},
+                            [&](const Principal&) {
+                              for (v1::Pool& pool : parts_.plane->Pools())
+                                *response->add_pools() = std::move(pool);
+                              return grpc::Status::OK;
+                            });
 }
 
 grpc::Status JobServiceImpl::BackupStore(grpc::ServerContext* call, const v1::BackupStoreRequest*,
                                          grpc::ServerWriter<v1::BackupStoreResponse>* writer) {
-  return parts_.gate->Serve(*call, {kService, "BackupStore", Role::kAdmin},
+  return parts_.gate->Serve(*call, {kService, "BackupStore", AccessRole::kAdmin},
                             [&](const Principal& who) {
                               LogJson("info", "BackupStore", {{"by", who.name}});
                               return ToRpcStatus(SendBackup(*writer));

@@ -56,14 +56,14 @@ absl::Status WorkerServiceImpl::Serve(grpc::ServerContext* call, Stream* stream)
 }
 
 grpc::Status WorkerServiceImpl::Session(grpc::ServerContext* call, Stream* stream) {
-  return gate_->Serve(*call, {kService, "Session", Role::kWork},
+  return gate_->Serve(*call, {kService, "Session", AccessRole::kWork},
                       [&](const Principal&) { return ToRpcStatus(Serve(call, stream)); });
 }
 
 grpc::Status WorkerServiceImpl::ReportRank(grpc::ServerContext* call,
                                            const v1::ReportRankRequest* request,
                                            v1::ReportRankResponse* response) {
-  return gate_->Serve(*call, {kService, "ReportRank", Role::kWork}, [&](const Principal&) {
+  return gate_->Serve(*call, {kService, "ReportRank", AccessRole::kWork}, [&](const Principal&) {
     absl::StatusOr<v1::ReportRankResponse> answer = plane_->BeatRank(*request);
     if (!answer.ok()) return ToRpcStatus(answer.status());
     *response = *std::move(answer);

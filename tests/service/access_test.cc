@@ -25,11 +25,11 @@ TEST(Access, Loopback_IsTheWholeBlockAndNothingThatLooksLikeIt) {
 }
 
 TEST(Access, Roles_IncludeWhatTheyShould) {
-  const Principal submitter{"a", {Role::kSubmit}};
-  EXPECT_TRUE(submitter.Has(Role::kWatch));
-  EXPECT_FALSE(submitter.Has(Role::kWork));
-  const Principal admin{"a", {Role::kAdmin}};
-  EXPECT_TRUE(admin.Has(Role::kWork));
+  const Principal submitter{"a", {AccessRole::kSubmit}};
+  EXPECT_TRUE(submitter.Has(AccessRole::kWatch));
+  EXPECT_FALSE(submitter.Has(AccessRole::kWork));
+  const Principal admin{"a", {AccessRole::kAdmin}};
+  EXPECT_TRUE(admin.Has(AccessRole::kWork));
 }
 
 TEST(Access, RateLimit_AllowsABurstThenTheRate) {
