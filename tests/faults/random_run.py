@@ -190,7 +190,9 @@ class RandomRun:
         self.start_coordinator()
 
     def check(self, reference):
-        listed = self.stub.ListJobs(job_service_pb2.ListJobsRequest(page_size=1000)).jobs
+        # The channel may still wait to try again after the restart.
+        listed = self.stub.ListJobs(job_service_pb2.ListJobsRequest(page_size=1000),
+                                    wait_for_ready=True, timeout=30).jobs
         assert {j.name for j in listed} == set(self.jobs), "jobs lost or doubled"
         succeeded = 0
         for name, watcher in zip(self.jobs, self.watchers):
