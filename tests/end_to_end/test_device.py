@@ -126,6 +126,20 @@ def test_activations_in_every_tier_give_the_same_bytes(reference, model, recipes
     assert digest(tmp_path / "out") == reference("gptq_w4a16")
 
 
+def test_packs_in_flight_do_not_change_the_bytes(model, recipes, text, tmp_path):
+    words = flags(model, recipes / "sparsegpt_fp8.yaml", text, samples=400)
+    all_of_it = plan(words)
+    depths, outputs = set(), set()
+    for i, share in enumerate((0, 0.4, 0.95, 2)):
+        device = all_of_it["device_memory_bytes"] + int(share * all_of_it["activation_bytes"])
+        budgets = ["--device-memory-budget", device]
+        depths.add(plan(words, *budgets)["device_packs_in_flight"])
+        run = on_device(*words, *budgets, "--output", tmp_path / str(i), ranks=1 + i % 2)
+        assert run.returncode == 0, run.stderr
+        outputs.add(str(digest(tmp_path / str(i))))
+    assert len(depths) > 1 and len(outputs) == 1
+
+
 def test_device_that_is_too_small_is_refused(model, recipes, text, tmp_path):
     words = flags(model, recipes / "gptq_w4a16.yaml", text, samples=24)
     run = on_device(*words, "--device-memory-budget", "1MB", "--output", tmp_path / "out")
