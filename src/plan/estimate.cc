@@ -241,7 +241,10 @@ int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
   const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
                          layer.channel_bytes + layer.candidate_bytes;
-  return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
+  // Pinned, for the largest weight on its way.
+  const int64_t staging = layer.largest_weight * 4;
+  return kCalibratedProgramBytes + staging + kCudaProgramBytes +
+         std::max(layers, VerifyBytes(plan, ranks));
 }
 
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
