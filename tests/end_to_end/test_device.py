@@ -66,7 +66,8 @@ def perplexity(model, text):
     return run.json()["perplexity"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# Of searched grids the bits are compared, below.
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "gptq_mse"])
 def test_quality_is_that_of_the_cpu(name, recipes, text, tmp_path):
     words = flags(MODEL, recipes / f"{name}.yaml", text, samples=24, compute_dtype="bfloat16")
     cpu = llmc(*words, "--device", "cpu", "--output", tmp_path / "cpu")
