@@ -66,6 +66,23 @@ class DeviceQueue {
   std::unique_ptr<Impl> impl_;
 };
 
+// A point in the order of a queue. Copies are the same point.
+class DeviceEvent {
+ public:
+  DeviceEvent() = default;
+  // After all work that was enqueued so far.
+  static absl::StatusOr<DeviceEvent> Record(DeviceQueue& queue);
+
+  // Until the queue is there; on any thread, which sleeps.
+  absl::Status Wait() const;
+
+  // Device time between two points of one queue, which has passed both.
+  absl::StatusOr<double> SecondsSince(const DeviceEvent& earlier) const;
+
+ private:
+  std::shared_ptr<void> event_;  // A cudaEvent_t.
+};
+
 // Owned device memory, 256-byte aligned, not initialised. Move-only. Freed when work
 // that was enqueued before is done.
 class DeviceBuffer {

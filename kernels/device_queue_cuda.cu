@@ -207,6 +207,32 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(DeviceQueue& queue, int64_t 
   return buffer;
 }
 
+absl::StatusOr<DeviceEvent> DeviceEvent::Record(DeviceQueue& queue) {
+  LLMC_RETURN_IF_ERROR(Enter(queue));
+  cudaEvent_t event = nullptr;
+  LLMC_RETURN_IF_ERROR(CudaStatus(cudaEventCreateWithFlags(&event, cudaEventBlockingSync),
+                                  "cudaEventCreateWithFlags"));
+  DeviceEvent recorded;
+  recorded.event_ = std::shared_ptr<void>(
+      event, [](void* ended) { cudaEventDestroy(static_cast<cudaEvent_t>(ended)); });
+  LLMC_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(event, StreamOf(queue)), "cudaEventRecord"));
+  return recorded;
+}
+
+absl::Status DeviceEvent::Wait() const {
+  return CudaStatus(cudaEventSynchronize(static_cast<cudaEvent_t>(event_.get())),
+                    "cudaEventSynchronize");
+}
+
+absl::StatusOr<double> DeviceEvent::SecondsSince(const DeviceEvent& earlier) const {
+  float milliseconds = 0;
+  LLMC_RETURN_IF_ERROR(
+      CudaStatus(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.event_.get()),
+                                      static_cast<cudaEvent_t>(event_.get())),
+                 "cudaEventElapsedTime"));
+  return static_cast<double>(milliseconds) / 1000;
+}
+
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t num_bytes) {
   void* memory = nullptr;
   const cudaError_t code =

@@ -35,6 +35,10 @@ absl::Status DeviceQueue::CopyToDevice(const void*, int64_t, void*) { return NoC
 absl::Status DeviceQueue::CopyToHost(const void*, int64_t, void*) { return NoCuda(); }
 absl::Status DeviceQueue::Zero(void*, int64_t) { return NoCuda(); }
 
+absl::StatusOr<DeviceEvent> DeviceEvent::Record(DeviceQueue&) { return NoCuda(); }
+absl::Status DeviceEvent::Wait() const { return NoCuda(); }
+absl::StatusOr<double> DeviceEvent::SecondsSince(const DeviceEvent&) const { return NoCuda(); }
+
 absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(DeviceQueue&, int64_t) { return NoCuda(); }
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t) { return NoCuda(); }
 

@@ -94,17 +94,59 @@ absl::StatusOr<kernels::GptqResult> RunSolver(const ComputeDevice& device,
   return kernels::GptqResult{totals.loss, totals.change};
 }
 
-// Solves rows [mine.begin, mine.end) of `solved.weight` in place; returns their
-// tr(E H E^T), which the solver's two sums hold: 2 loss - lambda change.
-absl::StatusOr<double> SolveRows(const ComputeDevice& device, const RowRange& mine,
-                                 const SharedFactor& factor, int64_t block_size,
-                                 SolvedModule& solved) {
-  if (mine.count() == 0) return 0.0;
+// What SolveRows is asked.
+struct RowSolve {
+  const ComputeDevice& device;
+  WeightStaging* staging;  // Null on the host.
+  RowRange mine;
+  const SharedFactor& factor;
+  int64_t block_size;
+  at::Tensor stored;  // The whole weight, on a device; undefined on the host.
+
+  // The rows as float32, a copy.
+  absl::StatusOr<at::Tensor> Rows(const HostTensor& weight) const {
+    if (device.is_host()) return WidenRows(device, weight, mine.begin, mine.count());
+    at::Tensor rows;
+    LLMC_RETURN_IF_ERROR(CatchTorch("GPTQ", [&] {
+      rows = stored.narrow(0, mine.begin, mine.count())
+                 .to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    }));
+    return rows;
+  }
+};
+
+struct SolvedRows {
+  double error = 0;   // tr(E H E^T).
+  at::Tensor stored;  // On a device: the rows in the weight's dtype.
+};
+
+// Puts `rows` into `weight` as its rows from first_row on.
+absl::StatusOr<at::Tensor> StoreRows(const RowSolve& solve, const at::Tensor& rows,
+                                     HostTensor& weight) {
+  at::Tensor stored;
+  if (solve.device.is_host()) {
+    LLMC_RETURN_IF_ERROR(NarrowRows(solve.device, rows, solve.mine.begin, weight));
+    return stored;
+  }
+  LLMC_RETURN_IF_ERROR(CatchTorch("GPTQ", [&] { stored = rows.to(TorchType(weight.dtype())); }));
+  const int64_t first = solve.mine.begin * weight.dim(1) * ElementSize(weight.dtype());
+  LLMC_RETURN_IF_ERROR(
+      solve.staging->Download(stored, weight.bytes().subspan(first, stored.nbytes())));
+  return stored;
+}
+
+// Solves rows [mine.begin, mine.end) of `solved.weight` in place; their error is what the
+// solver's two sums hold: 2 loss - lambda change.
+absl::StatusOr<SolvedRows> SolveRows(const RowSolve& solve, SolvedModule& solved) {
+  SolvedRows result;
+  if (solve.mine.count() == 0) return result;
+  const ComputeDevice& device = solve.device;
+  const SharedFactor& factor = solve.factor;
   HostTensor& weight = solved.weight;
   LLMC_ASSIGN_OR_RETURN(
       const SolverGrid grid,
       MakeSolverGrid(device, solved.grid, *solved.planned->scheme->weights, weight.shape()));
-  LLMC_ASSIGN_OR_RETURN(const at::Tensor rows, WidenRows(device, weight, mine.begin, mine.count()));
+  LLMC_ASSIGN_OR_RETURN(const at::Tensor rows, solve.Rows(weight));
   at::Tensor order;
   if (!factor.order.empty()) {
     const std::span<const int32_t> columns(factor.order);
@@ -112,26 +154,26 @@ absl::StatusOr<double> SolveRows(const ComputeDevice& device, const RowRange& mi
                           device.Upload({DType::kI32, {weight.dim(1)}, std::as_bytes(columns)}));
   }
   kernels::GptqProblem problem;
-  problem.rows = mine.count();
-  problem.first_row = mine.begin;
+  problem.rows = solve.mine.count();
+  problem.first_row = solve.mine.begin;
   problem.in_features = weight.dim(1);
   problem.weight = static_cast<float*>(rows.data_ptr());
   problem.inverse_factor = Floats(factor.upper);
   problem.order = order.defined() ? static_cast<const int32_t*>(order.const_data_ptr()) : nullptr;
   problem.grid = grid.view;
   LLMC_ASSIGN_OR_RETURN(
-      const kernels::GptqResult result,
+      const kernels::GptqResult sums,
       RunSolver(device, problem,
-                {.block_size = block_size, .keep_zeros = solved.planned->keeps_zeros}));
-  double error = 2 * result.loss - factor.lambda * result.change;
+                {.block_size = solve.block_size, .keep_zeros = solved.planned->keeps_zeros}));
+  result.error = 2 * sums.loss - factor.lambda * sums.change;
   if (!factor.dead.empty()) {
-    LLMC_ASSIGN_OR_RETURN(const at::Tensor dense,
-                          WidenRows(device, weight, mine.begin, mine.count()));
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor dense, solve.Rows(weight));
     LLMC_ASSIGN_OR_RETURN(const double dead, DeadError(device, factor, dense, rows));
-    error -= dead;
+    result.error -= dead;
   }
-  LLMC_RETURN_IF_ERROR(NarrowRows(device, rows, mine.begin, weight));
-  return std::max(0.0, error);
+  result.error = std::max(0.0, result.error);
+  LLMC_ASSIGN_OR_RETURN(result.stored, StoreRows(solve, rows, weight));
+  return result;
 }
 
 }  // namespace
@@ -140,7 +182,7 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::RoundModule(const PlannedModule&
                                                             LayerSolve& layer) const {
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
   return RoundToNearest(module, std::move(layer.weights.at(module.module.name)), absmax,
-                        *layer.statistics);
+                        *layer.statistics, layer.staging);
 }
 
 absl::StatusOr<SolvedModule> GptqLayerModifier::FallBack(const PlannedModule& module,
@@ -169,17 +211,27 @@ absl::StatusOr<SolvedModule> GptqLayerModifier::SolveModule(const PlannedModule&
   LLMC_ASSIGN_OR_RETURN(const std::optional<float> absmax, layer.fused_absmax(module));
   LLMC_ASSIGN_OR_RETURN(const std::vector<float> importance,
                         ImportanceOf(module, *layer.statistics));
-  LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, solved.weight.view(), absmax, importance));
+  at::Tensor stored;
+  if (layer.staging != nullptr) {
+    LLMC_ASSIGN_OR_RETURN(stored, layer.staging->Upload(solved.weight.view()));
+    LLMC_ASSIGN_OR_RETURN(solved.grid,
+                          GridOf(module, layer.staging->Of(stored), absmax, importance));
+  } else {
+    LLMC_ASSIGN_OR_RETURN(solved.grid, GridOf(module, solved.weight.view(), absmax, importance));
+  }
   LLMC_ASSIGN_OR_RETURN(solved.activation_parameters,
                         ActivationParameters(module, *layer.statistics));
 
   Collective& collective = *layer.collective;
   const RowRange mine = RowsOfRank(solved.weight.dim(0), collective);
-  const absl::StatusOr<double> error =
-      SolveRows(*layer.place.device, mine, factor, fields_.block_size, solved);
-  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(At(module.module.name, error.status())));
+  const absl::StatusOr<SolvedRows> rows = SolveRows(
+      {*layer.place.device, layer.staging, mine, factor, fields_.block_size, stored}, solved);
+  LLMC_RETURN_IF_ERROR(collective.AgreeOnStatus(At(module.module.name, rows.status())));
   LLMC_RETURN_IF_ERROR(GatherRows(collective, solved.weight));
-  LLMC_ASSIGN_OR_RETURN(const double total, SumOverRanks(collective, *error));
+  LLMC_ASSIGN_OR_RETURN(const double total, SumOverRanks(collective, rows->error));
+  if (rows->stored.defined() && collective.world_size() == 1 && layer.solved_on_device) {
+    LLMC_RETURN_IF_ERROR(layer.solved_on_device(solved, rows->stored));
+  }
   solved.output_error = energy > 0 ? total / energy : 0.0;
   return solved;
 }

@@ -25,6 +25,20 @@ float Element(const TensorView& view, int64_t i) {
   }
 }
 
+// `Weight`: TensorView or DeviceWeight.
+template <typename Weight>
+absl::StatusOr<kernels::WeightGrid> FindGrid(const PlannedModule& module, const Weight& weight,
+                                             std::optional<float> fused_absmax,
+                                             std::span<const float> importance) {
+  kernels::WeightGridOptions options;
+  options.fused_absmax = fused_absmax;
+  options.importance = importance;
+  absl::StatusOr<kernels::WeightGrid> grid =
+      kernels::ComputeWeightGrid(weight, *module.scheme->weights, options);
+  if (!grid.ok()) return At(module.source.name, grid.status());
+  return grid;
+}
+
 }  // namespace
 
 std::unique_ptr<LayerModifier> MakeLayerModifier(const Modifier& modifier) {
@@ -54,13 +68,14 @@ absl::StatusOr<std::vector<float>> ImportanceOf(const PlannedModule& module,
 absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
                                            std::optional<float> fused_absmax,
                                            std::span<const float> importance) {
-  kernels::WeightGridOptions options;
-  options.fused_absmax = fused_absmax;
-  options.importance = importance;
-  absl::StatusOr<kernels::WeightGrid> grid =
-      kernels::ComputeWeightGrid(weight, *module.scheme->weights, options);
-  if (!grid.ok()) return At(module.source.name, grid.status());
-  return grid;
+  return FindGrid(module, weight, fused_absmax, importance);
+}
+
+absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module,
+                                           const kernels::DeviceWeight& weight,
+                                           std::optional<float> fused_absmax,
+                                           std::span<const float> importance) {
+  return FindGrid(module, weight, fused_absmax, importance);
 }
 
 absl::StatusOr<double> WeightError(const PlannedModule& module, const TensorView& weight,

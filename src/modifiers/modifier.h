@@ -18,6 +18,7 @@
 #include "kernels/weight_grid.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
+#include "modifiers/weight_staging.h"
 #include "plan/plan.h"
 
 namespace llmc {
@@ -49,6 +50,11 @@ struct LayerSolve {
   bool is_last = false;
   Collective* collective = nullptr;
   RankPlace place;
+  WeightStaging* staging = nullptr;  // Null on the host.
+  // Called with what a device holds of `solved.weight`, where it holds all of it because
+  // there is one rank, before the next one is solved. May be null.
+  std::function<absl::Status(const SolvedModule& solved, const at::Tensor& weight)>
+      solved_on_device;
   // NVFP4: the largest |w| of the serving family that `module` belongs to.
   std::function<absl::StatusOr<std::optional<float>>(const PlannedModule& module)> fused_absmax;
   std::vector<SolvedModule> solved;  // Out, in the order of `modules`.
@@ -75,6 +81,12 @@ absl::StatusOr<std::vector<float>> ImportanceOf(const PlannedModule& module,
 // The grid of a module's weight by its scheme's observer. kInvalidArgument naming
 // the weight for NaN and infinity.
 absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module, const TensorView& weight,
+                                           std::optional<float> fused_absmax,
+                                           std::span<const float> importance = {});
+
+// The same of a weight on a device, computed there.
+absl::StatusOr<kernels::WeightGrid> GridOf(const PlannedModule& module,
+                                           const kernels::DeviceWeight& weight,
                                            std::optional<float> fused_absmax,
                                            std::span<const float> importance = {});
 

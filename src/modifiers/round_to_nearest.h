@@ -14,10 +14,11 @@ class RoundToNearestLayerModifier : public LayerModifier {
 };
 
 // One module; `weight` is its dense weight, which a module of method kActivations
-// keeps.
+// keeps. With `staging` its grid is found on the device.
 absl::StatusOr<SolvedModule> RoundToNearest(const PlannedModule& module, HostTensor weight,
                                             std::optional<float> fused_absmax,
-                                            const Statistics& statistics);
+                                            const Statistics& statistics,
+                                            WeightStaging* staging = nullptr);
 
 }  // namespace llmc
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -76,6 +77,7 @@ class LayerWalk {
 
   absl::Status OpenLane() {
     if (run_.device.is_host()) return absl::OkStatus();
+    staging_ = std::make_unique<WeightStaging>(run_.device);
     lane_ = std::make_unique<CopyLane>();
     LLMC_ASSIGN_OR_RETURN(lane_->device, run_.device.Beside());
     return absl::OkStatus();
@@ -207,6 +209,7 @@ class LayerWalk {
     Statistics statistics = {};
     std::unique_ptr<DenseTensors> dense;
     std::map<std::string, ModuleResult> results = {};  // By module or attention.
+    std::set<std::string> placed = {};                 // Modules whose solved weight the layer has.
   };
 
   DenseTensors SourceTensors() const {
@@ -347,6 +350,13 @@ class LayerWalk {
     solve.statistics = &work.statistics;
     solve.collective = &run_.collective;
     solve.place = run_.place();
+    solve.staging = staging_.get();
+    solve.solved_on_device = [&](const SolvedModule& solved, const at::Tensor& weight) {
+      const PlannedModule& planned = *solved.planned;
+      if (!IsPropagated(planned, work) || !IsSeenAsSolved(solved)) return absl::OkStatus();
+      work.placed.insert(planned.module.name);
+      return work.layer->set_weight(planned.module.name, weight);
+    };
     std::map<const PlannedModule*, std::optional<float>> absmax;
     solve.fused_absmax = [&](const PlannedModule& module) { return absmax.at(&module); };
     LLMC_RETURN_IF_ERROR(run_.collective.AgreeOnStatus(TakeWeights(modifier, work, solve, absmax)));
@@ -367,7 +377,8 @@ class LayerWalk {
       solve.modules.push_back(&module);
       LLMC_ASSIGN_OR_RETURN(const std::vector<float> importance,
                             ImportanceOf(module, work.statistics));
-      LLMC_ASSIGN_OR_RETURN(absmax[&module], FusedAbsMax(run_.plan, module, read, importance));
+      LLMC_ASSIGN_OR_RETURN(absmax[&module],
+                            FusedAbsMax(run_.plan, module, read, importance, SearchAbsMax()));
     }
     for (const PlannedModule* module : solve.modules) {
       HostTensor& weight = solve.weights[module->module.name];
@@ -381,6 +392,17 @@ class LayerWalk {
     return absl::OkStatus();
   }
 
+  // On the device when there is one.
+  AbsMaxSearch SearchAbsMax() const {
+    if (staging_ == nullptr) return nullptr;
+    return [staging = staging_.get()](
+               const TensorView& weight, const QuantizationArgs& args,
+               const kernels::WeightGridOptions& options) -> absl::StatusOr<float> {
+      LLMC_ASSIGN_OR_RETURN(const at::Tensor there, staging->Upload(weight));
+      return kernels::SearchedAbsMax(staging->Of(there), args, options);
+    };
+  }
+
   // Whether another module (an embedding and its head) is quantised from this weight.
   bool IsTied(const WorkUnit& unit, const PlannedModule& module) const {
     return std::any_of(unit.modules.begin(), unit.modules.end(), [&](int index) {
@@ -392,7 +414,6 @@ class LayerWalk {
   // Packs what was solved. Where the unit changes its output, the layer takes the
   // weights that a reader of the packed tensors would see.
   absl::Status Adopt(LayerSolve& solve, UnitWork& work) {
-    const bool changes = ChangesOutput(run_.plan, *work.unit);
     for (SolvedModule& solved : solve.solved) {
       const PlannedModule& planned = *solved.planned;
       if (run_.is_leader()) run_.clock.Linear(solved);
@@ -400,20 +421,24 @@ class LayerWalk {
         run_.clock.Warn(Step::kSolve,
                         absl::StrCat(planned.module.name, ": rounded to nearest: ", solved.reason));
       }
-      LLMC_RETURN_IF_ERROR(AdoptModule(solved, changes, work));
+      LLMC_RETURN_IF_ERROR(AdoptModule(solved, work));
     }
     return absl::OkStatus();
   }
 
-  absl::Status AdoptModule(SolvedModule& solved, bool changes, UnitWork& work) {
+  // Whether the layer is to have the module's weight as a reader of the output sees it.
+  bool IsPropagated(const PlannedModule& planned, const UnitWork& work) const {
+    return work.layer != nullptr && ChangesOutput(run_.plan, *work.unit) &&
+           PropagatesStored(run_.plan, *work.unit, planned.source.name);
+  }
+
+  absl::Status AdoptModule(SolvedModule& solved, UnitWork& work) {
     const PlannedModule& planned = *solved.planned;
     ModuleResult& result = work.results[planned.module.name];
-    const bool is_propagated = work.layer != nullptr && changes &&
-                               PropagatesStored(run_.plan, *work.unit, planned.source.name);
+    const bool is_propagated = IsPropagated(planned, work);
     if (!run_.device.is_host() && IsSeenAsSolved(solved)) {
-      if (is_propagated) {
-        LLMC_ASSIGN_OR_RETURN(const at::Tensor weight, run_.device.Upload(solved.weight.view()));
-        LLMC_RETURN_IF_ERROR(work.layer->set_weight(planned.module.name, weight));
+      if (is_propagated && !work.placed.contains(planned.module.name)) {
+        LLMC_RETURN_IF_ERROR(SetWeight(planned, solved.weight, *work.layer));
       }
       result.unpacked = std::move(solved);
       return absl::OkStatus();
@@ -422,11 +447,19 @@ class LayerWalk {
     solved.weight = HostTensor();
     if (is_propagated) {
       LLMC_ASSIGN_OR_RETURN(HostTensor weight, Dequantised(planned, result.stored));
-      LLMC_ASSIGN_OR_RETURN(const at::Tensor placed, run_.device.Place(std::move(weight)));
-      LLMC_RETURN_IF_ERROR(work.layer->set_weight(planned.module.name, placed));
+      LLMC_RETURN_IF_ERROR(SetWeight(planned, weight, *work.layer));
     }
     AddParameters(solved, result);
     return absl::OkStatus();
+  }
+
+  // On the host the layer takes `weight`, on a device a copy.
+  absl::Status SetWeight(const PlannedModule& planned, HostTensor& weight, DecoderLayer& layer) {
+    if (staging_ == nullptr) {
+      return layer.set_weight(planned.module.name, ToTorch(std::move(weight)));
+    }
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor placed, staging_->Upload(weight.view()));
+    return layer.set_weight(planned.module.name, placed);
   }
 
   static void AddParameters(SolvedModule& solved, ModuleResult& result) {
@@ -549,7 +582,8 @@ class LayerWalk {
   std::vector<const WorkUnit*> outside_;
   std::map<std::string, bool> done_;
   std::unique_ptr<HiddenStates> hidden_;
-  std::unique_ptr<CopyLane> lane_;  // Null on the host.
+  std::unique_ptr<WeightStaging> staging_;  // Null on the host.
+  std::unique_ptr<CopyLane> lane_;          // Null on the host.
   std::unique_ptr<LayerPrefetch> prefetch_;
   std::unique_ptr<UnitWrite> write_;
   bool outputs_stored_ = false;

@@ -234,7 +234,8 @@ void Report(RunState& run, const WorkUnit& unit, const UnitResults& results) {
 
 absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
                                                  const DenseReader& read,
-                                                 std::span<const float> importance) {
+                                                 std::span<const float> importance,
+                                                 const AbsMaxSearch& search) {
   const std::optional<QuantizationArgs>& weights = module.scheme->weights;
   if (!weights || weights->strategy != Strategy::kTensorGroup) return std::nullopt;
   std::vector<ModuleRef> refs;
@@ -253,8 +254,9 @@ absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const Planned
     LLMC_ASSIGN_OR_RETURN(const TensorView weight, read(member.source.name));
     kernels::WeightGridOptions options;
     options.importance = importance;
-    absl::StatusOr<float> searched =
-        kernels::SearchedAbsMax(weight, *module.scheme->weights, options);
+    const absl::StatusOr<float> searched = search
+                                               ? search(weight, *weights, options)
+                                               : kernels::SearchedAbsMax(weight, *weights, options);
     if (!searched.ok()) return At(member.source.name, searched.status());
     absmax = std::max(absmax, *searched);
   }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "kernels/weight_grid.h"
 #include "pipeline/run_state.h"
 
 namespace llmc {
@@ -20,11 +21,15 @@ absl::Status RoundUnit(RunState& run, const WorkUnit& unit);
 
 // The largest |w| over the serving family (q/k/v, gate/up, ...) of an NVFP4
 // module, whose dense weights `read` gives by tensor name; nullopt for other schemes.
-// `importance`: of the family's one input, for imatrix observers.
+// `importance`: of the family's one input, for imatrix observers. `search`: by default
+// kernels::SearchedAbsMax on the host.
 using DenseReader = std::function<absl::StatusOr<TensorView>(const std::string& tensor)>;
+using AbsMaxSearch = std::function<absl::StatusOr<float>(
+    const TensorView& weight, const QuantizationArgs& args, const kernels::WeightGridOptions&)>;
 absl::StatusOr<std::optional<float>> FusedAbsMax(const Plan& plan, const PlannedModule& module,
                                                  const DenseReader& read,
-                                                 std::span<const float> importance = {});
+                                                 std::span<const float> importance = {},
+                                                 const AbsMaxSearch& search = nullptr);
 
 }  // namespace llmc
 

@@ -142,6 +142,38 @@ absl::StatusOr<at::Tensor> HiddenStates::Load(int64_t sample) const {
   return hidden.to(compute_dtype_);
 }
 
+absl::StatusOr<at::Tensor> HiddenStates::Fetch(int64_t sample, CopyLane& lane) const {
+  const int64_t slot = slot_of_sample_[sample];
+  std::byte* from = store_->Resident(slot).data();
+  if (from == nullptr) {
+    LLMC_ASSIGN_OR_RETURN(from, lane.Staging(BytesOf(sample)));
+    LLMC_RETURN_IF_ERROR(store_->Load(slot, {from, static_cast<size_t>(BytesOf(sample))}));
+  }
+  const Shape shape = {tokens_[sample], hidden_size_};
+  LLMC_ASSIGN_OR_RETURN(at::Tensor kept, lane.device->New(TorchType(stored_dtype_), shape));
+  LLMC_RETURN_IF_ERROR(lane.device->queue()->CopyToDevice(from, BytesOf(sample), kept.data_ptr()));
+  LLMC_RETURN_IF_ERROR(lane.device->Synchronize());
+  return kept;
+}
+
+absl::Status HiddenStates::Put(int64_t sample, const at::Tensor& kept, CopyLane& lane) {
+  const int64_t slot = slot_of_sample_[sample];
+  std::byte* to = store_->Resident(slot).data();
+  const bool is_spilled = to == nullptr;
+  if (is_spilled) {
+    LLMC_ASSIGN_OR_RETURN(to, lane.Staging(BytesOf(sample)));
+  }
+  LLMC_RETURN_IF_ERROR(
+      lane.device->queue()->CopyToHost(kept.const_data_ptr(), BytesOf(sample), to));
+  LLMC_RETURN_IF_ERROR(lane.device->Synchronize());
+  if (!is_spilled) return absl::OkStatus();
+  return store_->Store(slot, {to, static_cast<size_t>(BytesOf(sample))});
+}
+
+at::Tensor HiddenStates::Kept(const at::Tensor& rows) const {
+  return rows.to(TorchType(stored_dtype_)).contiguous();
+}
+
 absl::StatusOr<at::Tensor> HiddenStates::Load(std::span<const int64_t> samples) const {
   if (samples.size() == 1) return Load(samples[0]);
   std::vector<at::Tensor> parts;
@@ -172,7 +204,7 @@ absl::Status HiddenStates::StoreSample(int64_t sample, const at::Tensor& rows) {
     on_device_[sample].copy_(rows);
     return absl::OkStatus();
   }
-  const at::Tensor stored = rows.to(TorchType(stored_dtype_)).contiguous();
+  const at::Tensor stored = Kept(rows);
   const std::span<const std::byte> bytes(static_cast<const std::byte*>(stored.const_data_ptr()),
                                          stored.nbytes());
   if (stored.device().is_cpu() && !kernels::DeviceQueue::SharesHostMemory()) {

@@ -12,6 +12,7 @@
 #include "calibration/sample_schedule.h"
 #include "llmc/status.h"
 #include "llmc/tensor.h"
+#include "pipeline/copy_lane.h"
 #include "pipeline/run_state.h"
 
 namespace llmc {
@@ -34,6 +35,19 @@ class HiddenStates {
   absl::StatusOr<at::Tensor> Load(int64_t sample) const;
   absl::StatusOr<at::Tensor> Load(std::span<const int64_t> samples) const;
   absl::Status Store(std::span<const int64_t> samples, const at::Tensor& hidden);
+
+  // For a rank on a device, samples that are elsewhere, as they are kept there. Both wait
+  // until the copy is done, on the queue of `lane`, and may run on any thread, one a lane.
+  bool IsOffDevice(int64_t sample) const {
+    return !device_.is_host() && slot_of_sample_[sample] >= 0;
+  }
+  absl::StatusOr<at::Tensor> Fetch(int64_t sample, CopyLane& lane) const;
+  absl::Status Put(int64_t sample, const at::Tensor& kept, CopyLane& lane);
+  // `rows` of Store as Put takes them, and what Fetch gives as Load does. May throw
+  // c10::Error.
+  at::Tensor Kept(const at::Tensor& rows) const;
+  at::Tensor Loaded(const at::Tensor& kept) const { return kept.to(compute_dtype_); }
+  bool AllOnDevice() const { return resident_bytes() + spilled_bytes() == 0; }
 
   int64_t tokens(int64_t sample) const { return tokens_[sample]; }
 

@@ -15,6 +15,7 @@
 #include "llmc/parallel.h"
 #include "model/torch_tensor.h"
 #include "pipeline/capture_taps.h"
+#include "pipeline/state_window.h"
 #include "plan/partition.h"
 
 namespace llmc {
@@ -40,13 +41,39 @@ bool WantsOutputs(const Needs& needs) {
                      [](const auto& need) { return absl::EndsWith(need.first, OutputTap("")); });
 }
 
+// How many packs may be in flight: what the plan left memory for, as far as it is free.
+int64_t WindowDepth(const RunState& run) {
+  const int64_t pack_bytes = std::max<int64_t>(1, run.estimate.device_pack_bytes);
+  const int64_t fitting = run.device.free_bytes() / pack_bytes;
+  return std::clamp<int64_t>(fitting, 1, run.estimate.device_packs_in_flight);
+}
+
+// Null on the host, and where all states are on the device.
+absl::StatusOr<std::unique_ptr<StateWindow>> OpenWindow(const RunState& run,
+                                                        const Schedule& schedule,
+                                                        HiddenStates& hidden) {
+  if (run.device.is_host() || hidden.AllOnDevice()) return nullptr;
+  std::vector<Batch> batches;
+  for (const Chunk& chunk : schedule.MyChunks()) {
+    for (const Pack& pack : chunk.packs) {
+      for (Batch& batch : BatchesOf(pack, hidden, true)) batches.push_back(std::move(batch));
+    }
+  }
+  return StateWindow::Open(run.device, hidden, std::move(batches), WindowDepth(run));
+}
+
 // One pass over this rank's samples, through a layer or (null) just past them.
 class LayerPass {
  public:
-  // `wants_outputs`: taps look past the last input.
+  // `wants_outputs`: taps look past the last input. `window`, when there is one, sees the
+  // batches in its order.
   LayerPass(const ComputeDevice& device, const DecoderLayer* layer, HiddenStates& hidden,
-            bool wants_outputs)
-      : device_(device), layer_(layer), hidden_(hidden), wants_outputs_(wants_outputs) {}
+            StateWindow* window, bool wants_outputs)
+      : device_(device),
+        layer_(layer),
+        hidden_(hidden),
+        window_(window),
+        wants_outputs_(wants_outputs) {}
 
   // Runs batches, on the host side by side, each on one thread. `taps[i]`, when given,
   // sees `batches[i]`.
@@ -69,38 +96,60 @@ class LayerPass {
     absl::Status status;
     const std::string where = absl::StrCat(NameOf(layer_), ", sample ", batch.samples[0]);
     absl::Status torch = CatchTorch(where, [&] {
-      absl::StatusOr<at::Tensor> input = hidden_.Load(batch.samples);
+      absl::StatusOr<at::Tensor> input =
+          window_ != nullptr ? window_->Take() : hidden_.Load(batch.samples);
       if (!input.ok()) {
         status = input.status();
         return;
       }
-      if (layer_ == nullptr) return taps->InputOfHead(*input);
-      const at::Tensor output =
-          layer_->Forward(*input, {.lengths = batch.lengths,
-                                   .taps = taps,
-                                   .output_needed = store_outputs || wants_outputs_});
-      if (store_outputs) status = hidden_.Store(batch.samples, output);
+      at::Tensor output = Apply(batch, *input, taps, store_outputs);
+      if (window_ != nullptr) {
+        status = window_->Done(output);
+      } else if (output.defined()) {
+        status = hidden_.Store(batch.samples, output);
+      }
     });
     return torch.ok() ? status : torch;
+  }
+
+  // Undefined when outputs are not stored.
+  at::Tensor Apply(const Batch& batch, const at::Tensor& input, CaptureTaps* taps,
+                   bool store_outputs) const {
+    if (layer_ == nullptr) {
+      taps->InputOfHead(input);
+      return {};
+    }
+    at::Tensor output = layer_->Forward(
+        input,
+        {.lengths = batch.lengths, .taps = taps, .output_needed = store_outputs || wants_outputs_});
+    return store_outputs ? output : at::Tensor();
   }
 
   const ComputeDevice& device_;
   const DecoderLayer* layer_;
   HiddenStates& hidden_;
+  StateWindow* window_;
   bool wants_outputs_;
+};
+
+// What is captured, and where it goes.
+struct CaptureTarget {
+  const DecoderLayer* layer;  // Null: the head.
+  bool store_outputs;
+  HiddenStates& hidden;
+  Statistics& statistics;
 };
 
 // Adds up statistics chunk by chunk.
 class Capture {
  public:
-  Capture(RunState& run, const DecoderLayer* layer, const Needs& needs, HiddenStates& hidden,
-          Statistics& statistics)
+  Capture(RunState& run, const Needs& needs, const CaptureTarget& target, StateWindow* window)
       : run_(run),
-        layer_(layer),
+        layer_(target.layer),
         needs_(needs),
-        hidden_(hidden),
-        pass_(run.device, layer, hidden, WantsOutputs(needs)),
-        statistics_(statistics) {}
+        hidden_(target.hidden),
+        pass_(run.device, target.layer, target.hidden, window, WantsOutputs(needs)),
+        statistics_(target.statistics) {}
 
   // Packs go in waves as wide as there are threads; the sums do not depend on it.
   absl::Status AddChunk(const Chunk& chunk, bool store_outputs) {
@@ -346,13 +395,21 @@ absl::StatusOr<Needs> Reduce(RunState& run, const Needs& needs, int64_t layer,
   return again;
 }
 
-// What is captured, and where it goes.
-struct CaptureTarget {
-  const DecoderLayer* layer;  // Null: the head.
-  bool store_outputs;
-  HiddenStates& hidden;
-  Statistics& statistics;
-};
+// One pass.
+absl::Status CaptureOnce(RunState& run, const Schedule& schedule, const CaptureTarget& target,
+                         const Needs& needs) {
+  const int64_t index = IndexOf(target.layer);
+  StepScope scope(run.clock, Step::kCapture, index);
+  if (run.device.is_host()) {
+    Capture capture(run, needs, target, nullptr);
+    return CaptureRounds(run, schedule, capture, target.store_outputs, index);
+  }
+  const auto window = OpenWindow(run, schedule, target.hidden);
+  LLMC_RETURN_IF_ERROR(run.collective.AgreeOnStatus(window.status()));
+  Capture capture(run, needs, target, window->get());
+  LLMC_RETURN_IF_ERROR(CaptureRounds(run, schedule, capture, target.store_outputs, index));
+  return run.collective.AgreeOnStatus(*window == nullptr ? absl::OkStatus() : (*window)->Finish());
+}
 
 absl::Status CaptureUntilItFits(RunState& run, const Schedule& schedule,
                                 const CaptureTarget& target, const Needs& needs) {
@@ -360,11 +417,7 @@ absl::Status CaptureUntilItFits(RunState& run, const Schedule& schedule,
   PrepareStatistics(run, schedule, needs, target.statistics);
   Needs wanted = needs;
   while (true) {
-    {
-      StepScope scope(run.clock, Step::kCapture, index);
-      Capture capture(run, target.layer, wanted, target.hidden, target.statistics);
-      LLMC_RETURN_IF_ERROR(CaptureRounds(run, schedule, capture, target.store_outputs, index));
-    }
+    LLMC_RETURN_IF_ERROR(CaptureOnce(run, schedule, target, wanted));
     LLMC_ASSIGN_OR_RETURN(wanted, Reduce(run, wanted, index, target.statistics));
     if (wanted.empty()) return absl::OkStatus();
     run.clock.Warn(Step::kReduce, absl::StrCat(NameOf(target.layer),
@@ -432,7 +485,9 @@ absl::Status PassSamples::ForEach(const Choice& choice, const Visit& visit) {
 absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const DecoderLayer& layer,
                             HiddenStates& hidden) {
   StepScope scope(run.clock, Step::kPropagate, layer.index());
-  LayerPass pass(run.device, &layer, hidden, false);
+  LLMC_ASSIGN_OR_RETURN(const std::unique_ptr<StateWindow> window,
+                        OpenWindow(run, schedule, hidden));
+  LayerPass pass(run.device, &layer, hidden, window.get(), false);
   for (size_t i = 0; i < schedule.mine.size(); ++i) {
     std::vector<Batch> batches;
     for (const Pack& pack : schedule.chunks[schedule.mine[i]].packs) {
@@ -444,6 +499,7 @@ absl::Status PropagateLayer(RunState& run, const Schedule& schedule, const Decod
     run.clock.Progress(Step::kPropagate, layer.index(),
                        static_cast<double>(i + 1) / static_cast<double>(schedule.mine.size()));
   }
+  if (window != nullptr) LLMC_RETURN_IF_ERROR(window->Finish());
   LLMC_RETURN_IF_ERROR(run.device.Synchronize());
   return Failpoint("layer.propagate");
 }

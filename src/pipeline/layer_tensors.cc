@@ -40,12 +40,8 @@ absl::StatusOr<LayerPrefetch::Tensors> LayerPrefetch::ReadToDevice(
   const TorchStream::Scope scope(*lane.device->stream());
   int64_t num_bytes = 0;
   for (const std::string& name : names) num_bytes += run_.plan.source->Find(name)->spec.num_bytes();
-  if (lane.staging.num_bytes() < num_bytes) {
-    lane.staging = kernels::PinnedBuffer();
-    LLMC_ASSIGN_OR_RETURN(lane.staging, kernels::PinnedBuffer::Allocate(num_bytes));
-  }
+  LLMC_ASSIGN_OR_RETURN(std::byte * staging, lane.Staging(num_bytes));
   Tensors tensors;
-  std::byte* staging = lane.staging.bytes();
   for (const std::string& name : names) {
     const TensorSpec& spec = run_.plan.source->Find(name)->spec;
     const size_t size = static_cast<size_t>(spec.num_bytes());

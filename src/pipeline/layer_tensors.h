@@ -10,15 +10,10 @@
 
 #include "model/decoder_layer.h"
 #include "modifiers/modifier.h"
+#include "pipeline/copy_lane.h"
 #include "pipeline/run_state.h"
 
 namespace llmc {
-
-// What layers are copied to a device with, one after the other.
-struct CopyLane {
-  std::unique_ptr<ComputeDevice> device;  // ComputeDevice::Beside.
-  kernels::PinnedBuffer staging;          // Grows to the largest layer.
-};
 
 // The dense tensors of one layer where the rank computes, read ahead on a thread of its
 // own.

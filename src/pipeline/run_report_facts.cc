@@ -128,7 +128,8 @@ void AddPlanFacts(const RunState& run, const std::string& command_line, ReportBu
   report.planned_rank_peak_bytes = run.estimate.peak_memory_bytes;
   report.rank_budget_bytes = run.job.memory_budget_bytes.value_or(0);
   report.planned_device_peak_bytes =
-      run.estimate.device_memory_bytes + run.estimate.device_activation_bytes;
+      run.estimate.device_memory_bytes + run.estimate.device_activation_bytes +
+      (run.estimate.device_packs_in_flight - 1) * run.estimate.device_pack_bytes;
   if (plan.calibrated) {
     CalibrationFacts facts;
     facts.datasets = run.job.datasets;

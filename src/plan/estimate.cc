@@ -34,6 +34,9 @@ constexpr int64_t kPackTokens = 512;
 // A pack on a device has at least this many (calibration/sample_schedule.h).
 constexpr int64_t kDevicePackTokens = 4096;
 
+// More would not hide more: a pack's products take longer than its copies.
+constexpr int64_t kMostPacksInFlight = 8;
+
 // Beside the tensors on a device: workspaces of cuBLAS and cuSOLVER, and what LibTorch's
 // allocator leaves between blocks. Assumed.
 constexpr int64_t kDeviceLibraryBytes = 256'000'000;
@@ -238,7 +241,10 @@ int64_t HostBytesBesideDevice(const Plan& plan, const CalibrationExtent& extent,
   const LayerSizes layer = LargestLayer(plan, extent);
   const int64_t layers = 3 * layer.source_bytes + layer.weights + layer.rewritten_bytes +
                          layer.channel_bytes + layer.candidate_bytes;
-  return kCalibratedProgramBytes + kCudaProgramBytes + std::max(layers, VerifyBytes(plan, ranks));
+  // Pinned, for the largest weight on its way.
+  const int64_t staging = layer.largest_weight * 4;
+  return kCalibratedProgramBytes + staging + kCudaProgramBytes +
+         std::max(layers, VerifyBytes(plan, ranks));
 }
 
 double MatrixProductFlops(const Plan& plan, const CalibrationExtent& extent) {
@@ -271,6 +277,26 @@ int64_t FreeDiskBytes(std::filesystem::path path) {
   return static_cast<int64_t>(stat.f_bavail) * static_cast<int64_t>(stat.f_frsize);
 }
 
+// Of the room that the budget leaves on a device: all activations, or as many as fit
+// beside the packs of the others that are in flight.
+void PlaceActivations(const Plan& plan, const CalibrationExtent& extent, Estimate& estimate) {
+  const int64_t stored_size =
+      plan.source->Find(plan.model->embedding_name + ".weight")->spec.dtype == DType::kBF16 ? 2 : 4;
+  const int64_t compute_size = plan.compute_dtype == ComputeDType::kBFloat16 ? 2 : 4;
+  estimate.device_pack_bytes =
+      (kDevicePackTokens + extent.longest) * plan.model->hidden_size * (stored_size + compute_size);
+  const int64_t room = std::max<int64_t>(
+      0, estimate.device_budget_bytes.value_or(INT64_MAX) - estimate.device_memory_bytes);
+  if (room < estimate.activation_bytes) {
+    // Activations that stay save copies, so that they have at least half.
+    const int64_t more = std::min(kMostPacksInFlight - 1, room / 2 / estimate.device_pack_bytes);
+    estimate.device_packs_in_flight = 1 + more;
+    estimate.device_activation_bytes = room - more * estimate.device_pack_bytes;
+  } else {
+    estimate.device_activation_bytes = estimate.activation_bytes;
+  }
+}
+
 }  // namespace
 
 CalibrationExtent ExtentFromFlags(const Job& job) {
@@ -295,8 +321,7 @@ Estimate EstimatePlan(const Plan& plan, const CalibrationExtent& extent, const R
   if (plan.on_device) {
     estimate.device_memory_bytes = DeviceBytes(plan, extent);
     estimate.device_budget_bytes = device_budget_bytes;
-    const int64_t room = device_budget_bytes.value_or(INT64_MAX) - estimate.device_memory_bytes;
-    estimate.device_activation_bytes = std::clamp<int64_t>(room, 0, estimate.activation_bytes);
+    PlaceActivations(plan, extent, estimate);
   }
   const int64_t on_host = estimate.activation_bytes - estimate.device_activation_bytes;
   estimate.peak_memory_bytes = estimate.min_memory_bytes + on_host;

@@ -130,6 +130,10 @@ struct Estimate {
   // next one's weights, statistics, what is in flight, solving.
   int64_t device_memory_bytes = 0;
   int64_t device_activation_bytes = 0;  // Of activation_bytes; the others stay on the host.
+  // Packs whose hidden states may be on their way to the device, in use there or on their
+  // way back, beside those that stay; memory for all but one is left free.
+  int64_t device_packs_in_flight = 1;
+  int64_t device_pack_bytes = 0;  // Of one such pack, in and out.
   std::optional<int64_t> device_budget_bytes;
   int64_t output_bytes = 0;         // Of the weight files.
   double matrix_product_flops = 0;  // Of the whole job.

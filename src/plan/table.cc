@@ -269,6 +269,7 @@ nlohmann::json ToJson(const Plan& plan, const Estimate& estimate) {
           {"spilled_bytes", estimate.spilled_bytes},
           {"device_memory_bytes", estimate.device_memory_bytes},
           {"device_activation_bytes", estimate.device_activation_bytes},
+          {"device_packs_in_flight", estimate.device_packs_in_flight},
           {"matrix_product_flops", estimate.matrix_product_flops},
           {"estimated_seconds", estimate.seconds},
           {"warnings", plan.warnings}};

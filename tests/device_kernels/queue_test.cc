@@ -65,5 +65,21 @@ TEST_F(QueueTest, PinnedMemory_TakesCopies) {
   EXPECT_EQ(std::memcmp(pinned->bytes(), numbers.data(), 16), 0);
 }
 
+TEST_F(QueueTest, Events_AreInTheOrderOfTheQueue) {
+  std::vector<int> numbers(1 << 20, 3);
+  const absl::StatusOr<DeviceEvent> before = DeviceEvent::Record(queue());
+  ASSERT_TRUE(before.ok()) << before.status();
+  int* const device = Upload(numbers);
+  const absl::StatusOr<DeviceEvent> after = DeviceEvent::Record(queue());
+  ASSERT_TRUE(after.ok()) << after.status();
+  ASSERT_TRUE(after->Wait().ok());
+  const absl::StatusOr<double> seconds = after->SecondsSince(*before);
+  ASSERT_TRUE(seconds.ok()) << seconds.status();
+  EXPECT_GT(*seconds, 0);
+  EXPECT_EQ(Download(device, 1), (std::vector<int>{3}));
+}
+
+TEST_F(QueueTest, EventThatWasNotRecorded_IsAnError) { EXPECT_FALSE(DeviceEvent().Wait().ok()); }
+
 }  // namespace
 }  // namespace llmc::kernels

@@ -20,6 +20,14 @@ RECIPES = {
     "sparsegpt_fp8": """
       SparseGPTModifier: {sparsity: 0.5, mask_structure: '2:4', targets: [Linear], ignore: [lm_head]}
       QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: FP8}""",
+    "gptq_mse": """
+      GPTQModifier:
+        ignore: [lm_head]
+        config_groups:
+          group_0:
+            targets: [Linear]
+            weights: {num_bits: 4, type: int, strategy: group, group_size: 32, symmetric: false,
+                      observer: memoryless_mse}""",
     "awq": """
       AWQModifier: {n_grid: 4}
       QuantizationModifier: {targets: [Linear], ignore: [lm_head], scheme: W4A16_ASYM}""",
@@ -58,7 +66,8 @@ def perplexity(model, text):
     return run.json()["perplexity"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# Of searched grids the bits are compared, below.
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "gptq_mse"])
 def test_quality_is_that_of_the_cpu(name, recipes, text, tmp_path):
     words = flags(MODEL, recipes / f"{name}.yaml", text, samples=24, compute_dtype="bfloat16")
     cpu = llmc(*words, "--device", "cpu", "--output", tmp_path / "cpu")
@@ -88,7 +97,8 @@ def reference(model, recipes, text, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name,ranks", [("gptq_w4a16", 2), ("gptq_w4a16", 3), ("smoothquant_gptq", 2),
-                                        ("sparsegpt_fp8", 3), ("awq", 2)])
+                                        ("sparsegpt_fp8", 3), ("awq", 2),
+                                        ("gptq_mse", 2)])
 def test_ranks_give_the_same_bytes(name, ranks, reference, model, recipes, text, tmp_path):
     run = on_device(*flags(model, recipes / f"{name}.yaml", text), "--output", tmp_path / "out",
                     ranks=ranks)
@@ -126,6 +136,68 @@ def test_activations_in_every_tier_give_the_same_bytes(reference, model, recipes
     run = on_device(*words, *budgets, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert digest(tmp_path / "out") == reference("gptq_w4a16")
+
+
+def test_packs_in_flight_do_not_change_the_bytes(model, recipes, text, tmp_path):
+    words = flags(model, recipes / "sparsegpt_fp8.yaml", text, samples=400)
+    all_of_it = plan(words)
+    depths, outputs = set(), set()
+    for i, share in enumerate((0, 0.4, 0.95, 2)):
+        device = all_of_it["device_memory_bytes"] + int(share * all_of_it["activation_bytes"])
+        budgets = ["--device-memory-budget", device]
+        depths.add(plan(words, *budgets)["device_packs_in_flight"])
+        run = on_device(*words, *budgets, "--output", tmp_path / str(i), ranks=1 + i % 2)
+        assert run.returncode == 0, run.stderr
+        outputs.add(str(digest(tmp_path / str(i))))
+    assert len(depths) > 1 and len(outputs) == 1
+
+
+WEIGHTS_AND_INPUTS = {
+    "mse": ("{num_bits: 4, type: int, strategy: group, group_size: 32, symmetric: true, "
+            "observer: memoryless_mse}", "{num_bits: 8, type: int, strategy: tensor, "
+            "symmetric: true, dynamic: false, observer: static_minmax}"),
+    "nvfp4": ("{num_bits: 4, type: float, strategy: tensor_group, group_size: 16, symmetric: true, "
+              "scale_dtype: torch.float8_e4m3fn, zp_dtype: torch.float8_e4m3fn, "
+              "observer: nvfp4_expanded_mse}",
+              "{num_bits: 4, type: float, strategy: tensor_group, group_size: 16, symmetric: true, "
+              "dynamic: local, scale_dtype: torch.float8_e4m3fn, "
+              "zp_dtype: torch.float8_e4m3fn, observer: static_minmax}"),
+}
+
+
+def stored_weights(directory):
+    """Name -> bytes of every tensor that depends on weights alone."""
+    found = {}
+    for file in directory.glob("*.safetensors"):
+        content = file.read_bytes()
+        size = int.from_bytes(content[:8], "little")
+        for name, tensor in json.loads(content[8:8 + size]).items():
+            if "proj.weight" in name:
+                begin, end = (8 + size + offset for offset in tensor["data_offsets"])
+                found[name] = content[begin:end]
+    return found
+
+
+@pytest.mark.parametrize("name", WEIGHTS_AND_INPUTS)
+def test_grids_are_searched_to_the_bits_of_the_cpu(name, model, text, tmp_path):
+    weights, inputs = WEIGHTS_AND_INPUTS[name]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"""test_stage:
+  test_modifiers:
+    QuantizationModifier:
+      ignore: [lm_head]
+      config_groups:
+        group_0: {{targets: [Linear], weights: {weights}, input_activations: {inputs}}}
+""")
+    words = flags(model, recipe, text, samples=24)
+    cpu = llmc(*words, "--device", "cpu", "--output", tmp_path / "cpu")
+    assert cpu.code == 0, cpu.err
+    device = on_device(*words, "--output", tmp_path / "device")
+    assert device.returncode == 0, device.stderr
+    on_cpu, there = stored_weights(tmp_path / "cpu"), stored_weights(tmp_path / "device")
+    assert any(name.endswith("proj.weight_scale") for name in there)
+    assert on_cpu.keys() == there.keys()
+    assert [name for name in there if on_cpu[name] != there[name]] == []
 
 
 def test_device_that_is_too_small_is_refused(model, recipes, text, tmp_path):

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -280,6 +281,25 @@ TEST_F(PlanTest, Estimate_DeviceTakesActivationsFirst) {
       EstimatePlan(plan, extent, ranks, std::nullopt, free.device_memory_bytes - 1);
   EXPECT_EQ(small.device_activation_bytes, 0);
   EXPECT_EQ(CheckResources(job_, small, {}).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(PlanTest, Estimate_PacksInFlightTakeAtMostHalfOfTheRoom) {
+  job_.device = "cuda";
+  const Plan plan = MustPlan();
+  const CalibrationExtent extent{1000, 1'000'000, 1000};
+  const auto with_room = [&](int64_t room) {
+    const int64_t beside = EstimatePlan(plan, extent, {1, 2}, std::nullopt).device_memory_bytes;
+    return EstimatePlan(plan, extent, {1, 2}, std::nullopt, beside + room);
+  };
+  const int64_t pack = with_room(0).device_pack_bytes;
+  ASSERT_GT(with_room(0).activation_bytes, 40 * pack);
+  for (const int64_t packs : {0, 1, 3, 4, 9, 40}) {
+    const Estimate estimate = with_room(packs * pack);
+    const int64_t window = estimate.device_packs_in_flight - 1;
+    EXPECT_EQ(window, std::min<int64_t>(packs / 2, 7)) << packs;
+    EXPECT_EQ(estimate.device_activation_bytes, (packs - window) * pack) << packs;
+  }
+  EXPECT_EQ(with_room(with_room(0).activation_bytes).device_packs_in_flight, 1);
 }
 
 TEST_F(PlanTest, Estimate_WorkIsLinearInTokens) {
