@@ -23,10 +23,8 @@ def submit_many(stub, root, first, count, per_second):
     it counts as slow too."""
     times, begin = [], time.perf_counter()
     for i in range(count):
-        start = time.perf_counter()
-        if per_second:
-            start = begin + i / per_second
-            time.sleep(max(0, start - time.perf_counter()))
+        start = begin + i / per_second
+        time.sleep(max(0, start - time.perf_counter()))
         submit(stub, spec(root, f"out{first + i}", preset="FP8_DYNAMIC", datasets=[]))
         times.append(time.perf_counter() - start)
     return sorted(times)
@@ -78,18 +76,11 @@ def main():
     disk = fsync_times(root, 500, 100)
     row("4 KiB and fsync at 100/s on this disk, median and p99",
         f"{1e3 * disk[250]:.1f} ms, {1e3 * disk[495]:.1f} ms")
+    submit_many(stub, root, 10_000, 20, 100)  # The first call is of a cold program.
     times = submit_many(stub, root, 0, 1000, 100)
     row("submit at 100/s while 50 watch, median", f"{1e3 * times[500]:.1f} ms")
     row("the same, p99", f"{1e3 * times[990]:.1f} ms")
-    threads = [threading.Thread(target=submit_many, args=(coordinator.stub(), root, 1000 + 2250 * t,
-                                                          2250, 0)) for t in range(4)]
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    row("submits of 4 clients, as fast as they go",
-        f"{9000 / (time.perf_counter() - begin):.0f} a second")
+    submit_many(stub, root, 1000, 9000, 250)  # One submitter may make 300 calls a second.
     list_jobs = lambda: stub.ListJobs(job_service_pb2.ListJobsRequest())  # noqa: E731
     row("a page of 50 of 10,000 jobs", f"{median_ms(list_jobs, 20):.1f} ms")
     metrics = median_ms(lambda: coordinator.read("/metrics"), 20)
