@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cholesky.h"
+#include "kernels/damping.h"
 #include "kernels/gemm.h"
 #include "llmc/parallel.h"
 
@@ -129,31 +130,6 @@ void InvertLower(const Tiled<T>& l, Matrix<T> column) {
   }
 }
 
-struct Diagonal {
-  double live_mean = 0;
-  int64_t num_dead = 0;
-};
-
-absl::StatusOr<Diagonal> ExamineDiagonal(const TensorView& hessian) {
-  const int64_t n = hessian.dim(0);
-  Diagonal diagonal;
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = hessian.as<float>()[i * (n + 1)];
-    if (!(value >= 0) || !std::isfinite(value)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("Hessian: diagonal entry ", i, " is ", value, ", expected >= 0 and finite"));
-    }
-    sum += value;
-    diagonal.num_dead += value == 0;
-  }
-  if (diagonal.num_dead == n) {
-    return absl::FailedPreconditionError("Hessian: all 0, expected at least one calibration token");
-  }
-  diagonal.live_mean = sum / static_cast<double>(n - diagonal.num_dead);
-  return diagonal;
-}
-
 // out = lower triangle of J (H + lambda I) J, and 0 above it, with H in `order`.
 template <typename T>
 void FillReversed(const TensorView& hessian, std::span<const int32_t> order,
@@ -231,20 +207,14 @@ absl::Status CheckArguments(const TensorView& hessian, std::span<const int32_t> 
                                                    ShapeString(shape),
                                                    ", expected F32 and square"));
   }
-  if (!(options.dampening_frac > 0) || !(options.dampening_frac <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dampening_frac: ", options.dampening_frac, ", expected a number in (0, 1]"));
-  }
-  if (order.empty()) return absl::OkStatus();
-  std::vector<bool> seen(shape[0], false);
-  bool is_permutation = std::ssize(order) == shape[0];
-  for (size_t p = 0; is_permutation && p < order.size(); ++p) {
-    is_permutation = order[p] >= 0 && order[p] < shape[0] && !seen[order[p]];
-    if (is_permutation) seen[order[p]] = true;
-  }
-  return is_permutation ? absl::OkStatus()
-                        : absl::InvalidArgumentError(absl::StrCat(
-                              "column order: expected a permutation of ", shape[0], " columns"));
+  return CheckFactoring(shape[0], order, options);
+}
+
+std::vector<float> DiagonalOf(const TensorView& hessian) {
+  const int64_t n = hessian.dim(0);
+  std::vector<float> diagonal(n);
+  for (int64_t i = 0; i < n; ++i) diagonal[i] = hessian.as<float>()[i * (n + 1)];
+  return diagonal;
 }
 
 }  // namespace
@@ -258,10 +228,7 @@ std::vector<int32_t> OrderByDiagonal(std::span<const float> diagonal) {
 }
 
 std::vector<int32_t> OrderByDiagonal(const HostTensor& hessian) {
-  const int64_t n = hessian.dim(0);
-  std::vector<float> diagonal(n);
-  for (int64_t i = 0; i < n; ++i) diagonal[i] = hessian.as<float>()[i * (n + 1)];
-  return OrderByDiagonal(diagonal);
+  return OrderByDiagonal(DiagonalOf(hessian.view()));
 }
 
 absl::StatusOr<InverseFactor> FactorInverseHessian(const HostTensor& hessian,
@@ -274,28 +241,17 @@ absl::StatusOr<InverseFactor> FactorInverseHessian(const TensorView& hessian,
                                                    std::span<const int32_t> order,
                                                    const InverseFactorOptions& options) {
   LLMC_RETURN_IF_ERROR(CheckArguments(hessian, order, options));
-  LLMC_ASSIGN_OR_RETURN(const Diagonal diagonal, ExamineDiagonal(hessian));
+  LLMC_ASSIGN_OR_RETURN(const Diagonal diagonal, ExamineDiagonal(DiagonalOf(hessian)));
   InverseFactor factor;
-  factor.num_dead = diagonal.num_dead;
-  factor.dampening_frac = options.dampening_frac;
-  for (bool use_fp64 : {false, true}) {
-    factor.used_fp64 = use_fp64;
-    while (true) {
-      factor.lambda = factor.dampening_frac * diagonal.live_mean;
-      std::optional<HostTensor> upper =
-          use_fp64 ? TryFactor<double>(hessian, order, diagonal, factor.lambda)
-                   : TryFactor<float>(hessian, order, diagonal, factor.lambda);
-      if (upper && HasUsableDiagonal(*upper)) {
-        factor.upper = *std::move(upper);
-        return factor;
-      }
-      if (!use_fp64 || factor.dampening_frac * 10 > options.max_dampening_frac) break;
-      factor.dampening_frac *= 10;
-    }
-  }
-  return absl::FailedPreconditionError(
-      absl::StrCat("Hessian: not positive definite with dampening_frac ", factor.dampening_frac,
-                   ", expected more calibration tokens or a larger dampening_frac"));
+  const auto try_factor = [&](bool use_fp64, double lambda) -> absl::StatusOr<bool> {
+    std::optional<HostTensor> upper = use_fp64 ? TryFactor<double>(hessian, order, diagonal, lambda)
+                                               : TryFactor<float>(hessian, order, diagonal, lambda);
+    if (!upper || !HasUsableDiagonal(*upper)) return false;
+    factor.upper = *std::move(upper);
+    return true;
+  };
+  LLMC_RETURN_IF_ERROR(FactorWithDamping(diagonal, options, try_factor, factor));
+  return factor;
 }
 
 }  // namespace llmc::kernels

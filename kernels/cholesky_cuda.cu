@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cholesky.h"
 #include "kernels/cuda_queue.cuh"
+#include "kernels/damping.h"
 
 namespace llmc::kernels {
 namespace {
@@ -21,31 +22,6 @@ __global__ void DiagonalKernel(const float* matrix, int64_t n, float* diagonal) 
   if (i < n) diagonal[i] = matrix[i * (n + 1)];
 }
 
-struct Diagonal {
-  double live_mean = 0;
-  int64_t num_dead = 0;
-};
-
-// As ExamineDiagonal of the CPU, so that lambda has the same bits.
-absl::StatusOr<Diagonal> Examine(const std::vector<float>& entries) {
-  Diagonal diagonal;
-  double sum = 0;
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (!(entries[i] >= 0) || !std::isfinite(entries[i])) {
-      return absl::FailedPreconditionError(absl::StrCat("Hessian: diagonal entry ", i, " is ",
-                                                        entries[i], ", expected >= 0 and finite"));
-    }
-    sum += entries[i];
-    diagonal.num_dead += entries[i] == 0;
-  }
-  const auto n = static_cast<int64_t>(entries.size());
-  if (diagonal.num_dead == n) {
-    return absl::FailedPreconditionError("Hessian: all 0, expected at least one calibration token");
-  }
-  diagonal.live_mean = sum / static_cast<double>(n - diagonal.num_dead);
-  return diagonal;
-}
-
 absl::StatusOr<Diagonal> ReadDiagonal(const float* hessian, int64_t n, DeviceQueue& queue) {
   LLMC_ASSIGN_OR_RETURN(DeviceBuffer entries, DeviceBuffer::Allocate(queue, n * 4));
   LLMC_RETURN_IF_ERROR(Launch(queue, {NumBlocks(n, kThreads), kThreads}, DiagonalKernel, hessian, n,
@@ -53,7 +29,7 @@ absl::StatusOr<Diagonal> ReadDiagonal(const float* hessian, int64_t n, DeviceQue
   std::vector<float> host(n);
   LLMC_RETURN_IF_ERROR(queue.CopyToHost(entries.as<float>(), n * 4, host.data()));
   LLMC_RETURN_IF_ERROR(queue.Synchronize());
-  return Examine(host);
+  return ExamineDiagonal(host);
 }
 
 struct Reversal {
@@ -277,19 +253,7 @@ absl::Status CheckArguments(int64_t n, std::span<const int32_t> order,
     return absl::InvalidArgumentError(
         absl::StrCat("Hessian: ", n, " columns, expected 1..", kMostRows));
   }
-  if (!(options.dampening_frac > 0) || !(options.dampening_frac <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dampening_frac: ", options.dampening_frac, ", expected a number in (0, 1]"));
-  }
-  std::vector<bool> seen(n, false);
-  bool is_permutation = order.empty() || std::ssize(order) == n;
-  for (size_t p = 0; is_permutation && p < order.size(); ++p) {
-    is_permutation = order[p] >= 0 && order[p] < n && !seen[order[p]];
-    if (is_permutation) seen[order[p]] = true;
-  }
-  return is_permutation ? absl::OkStatus()
-                        : absl::InvalidArgumentError(absl::StrCat(
-                              "column order: expected a permutation of ", n, " columns"));
+  return CheckFactoring(n, order, options);
 }
 
 }  // namespace
@@ -301,32 +265,19 @@ absl::StatusOr<DeviceInverseFactor> FactorInverseHessian(const float* hessian, i
   LLMC_RETURN_IF_ERROR(CheckArguments(n, order, options));
   LLMC_ASSIGN_OR_RETURN(const Diagonal diagonal, ReadDiagonal(hessian, n, queue));
   DeviceInverseFactor factor;
-  factor.num_dead = diagonal.num_dead;
-  factor.dampening_frac = options.dampening_frac;
   LLMC_ASSIGN_OR_RETURN(factor.upper, DeviceBuffer::Allocate(queue, n * n * 4));
   DeviceBuffer device_order;
   if (!order.empty()) {
     LLMC_ASSIGN_OR_RETURN(device_order, DeviceBuffer::Allocate(queue, n * 4));
     LLMC_RETURN_IF_ERROR(queue.CopyToDevice(order.data(), n * 4, device_order.as<int32_t>()));
   }
-  for (bool use_fp64 : {false, true}) {
-    factor.used_fp64 = use_fp64;
-    while (true) {
-      factor.lambda = factor.dampening_frac * diagonal.live_mean;
-      const Reversal call{hessian, device_order.as<int32_t>(), n, diagonal.live_mean,
-                          factor.lambda};
-      float* const upper = factor.upper.as<float>();
-      LLMC_ASSIGN_OR_RETURN(const bool is_factored, use_fp64
-                                                        ? TryFactor<double>(call, upper, queue)
-                                                        : TryFactor<float>(call, upper, queue));
-      if (is_factored) return factor;
-      if (!use_fp64 || factor.dampening_frac * 10 > options.max_dampening_frac) break;
-      factor.dampening_frac *= 10;
-    }
-  }
-  return absl::FailedPreconditionError(
-      absl::StrCat("Hessian: not positive definite with dampening_frac ", factor.dampening_frac,
-                   ", expected more calibration tokens or a larger dampening_frac"));
+  const auto try_factor = [&](bool use_fp64, double lambda) {
+    const Reversal call{hessian, device_order.as<int32_t>(), n, diagonal.live_mean, lambda};
+    float* const upper = factor.upper.as<float>();
+    return use_fp64 ? TryFactor<double>(call, upper, queue) : TryFactor<float>(call, upper, queue);
+  };
+  LLMC_RETURN_IF_ERROR(FactorWithDamping(diagonal, options, try_factor, factor));
+  return factor;
 }
 
 }  // namespace llmc::kernels

@@ -25,4 +25,23 @@ absl::Status CheckPruning(const SparseGptProblem& problem, const SparseGptOption
   return absl::OkStatus();
 }
 
+absl::Status CheckScoring(const DeviceScoredRows& rows, double sparsity,
+                          const MaskStructure& structure) {
+  if (rows.rows < 0 || rows.in_features <= 0 || (rows.rows > 0 && !rows.weight)) {
+    return absl::InvalidArgumentError(
+        "PruneByScore: a size is out of range or an array is missing");
+  }
+  if (!(sparsity >= 0 && sparsity < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("PruneByScore: sparsity ", sparsity, ", expected in [0, 1)"));
+  }
+  if (structure.is_grouped() && (structure.prune_count >= structure.group_size ||
+                                 rows.in_features % structure.group_size != 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("PruneByScore: ", structure.prune_count, ":", structure.group_size,
+                     ", expected n < m, and m a divisor of the ", rows.in_features, " columns"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace llmc::kernels

@@ -1,5 +1,5 @@
-// Part of kernels/sparsegpt_solve: what the CPU's solver and the device's agree on, so
-// that their bits are equal.
+// Part of kernels/sparsegpt_solve and kernels/prune_by_score: what the CPU's twins and the
+// device's agree on, so that their bits are equal.
 #ifndef LLMC_KERNELS_PRUNE_BLOCKS_H_
 #define LLMC_KERNELS_PRUNE_BLOCKS_H_
 
@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/prune_by_score.h"
 #include "kernels/sparsegpt_solve.h"
 
 namespace llmc::kernels {
@@ -39,6 +40,10 @@ inline int64_t LossColumns(const SparseGptOptions& options) {
 
 // kInvalidArgument when an option breaks a rule of SparseGptOptions.
 absl::Status CheckPruning(const SparseGptProblem& problem, const SparseGptOptions& options);
+
+// kInvalidArgument when an argument of PruneByScore breaks a rule; norms are not looked at.
+absl::Status CheckScoring(const DeviceScoredRows& rows, double sparsity,
+                          const MaskStructure& structure);
 
 }  // namespace llmc::kernels
 

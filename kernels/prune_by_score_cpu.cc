@@ -3,7 +3,7 @@
 #include <numeric>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/prune_blocks.h"
 #include "kernels/prune_by_score.h"
 #include "llmc/parallel.h"
 
@@ -11,22 +11,11 @@ namespace llmc::kernels {
 namespace {
 
 absl::Status Check(const ScoredRows& rows, double sparsity, const MaskStructure& structure) {
-  if (rows.rows < 0 || rows.in_features <= 0 || (rows.rows > 0 && !rows.weight) ||
-      (!rows.norms.empty() && std::ssize(rows.norms) != rows.in_features)) {
+  if (!rows.norms.empty() && std::ssize(rows.norms) != rows.in_features) {
     return absl::InvalidArgumentError(
         "PruneByScore: a size is out of range or an array is missing");
   }
-  if (!(sparsity >= 0 && sparsity < 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("PruneByScore: sparsity ", sparsity, ", expected in [0, 1)"));
-  }
-  if (structure.is_grouped() && (structure.prune_count >= structure.group_size ||
-                                 rows.in_features % structure.group_size != 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("PruneByScore: ", structure.prune_count, ":", structure.group_size,
-                     ", expected n < m, and m a divisor of the ", rows.in_features, " columns"));
-  }
-  return absl::OkStatus();
+  return CheckScoring({rows.weight, rows.rows, rows.in_features}, sparsity, structure);
 }
 
 void ScoreRow(const ScoredRows& rows, int64_t row, std::vector<float>& scores) {

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/cuda_queue.cuh"
 #include "kernels/prune_blocks.h"
 #include "kernels/prune_by_score.h"
@@ -124,29 +123,11 @@ __global__ void PruneRowsKernel(DeviceScoredRows rows, Rounds rounds, int64_t co
   }
 }
 
-absl::Status Check(const DeviceScoredRows& rows, double sparsity, const MaskStructure& structure) {
-  if (rows.rows < 0 || rows.in_features <= 0 || (rows.rows > 0 && !rows.weight)) {
-    return absl::InvalidArgumentError(
-        "PruneByScore: a size is out of range or an array is missing");
-  }
-  if (!(sparsity >= 0 && sparsity < 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("PruneByScore: sparsity ", sparsity, ", expected in [0, 1)"));
-  }
-  if (structure.is_grouped() && (structure.prune_count >= structure.group_size ||
-                                 rows.in_features % structure.group_size != 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("PruneByScore: ", structure.prune_count, ":", structure.group_size,
-                     ", expected n < m, and m a divisor of the ", rows.in_features, " columns"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status PruneByScore(const DeviceScoredRows& rows, double sparsity,
                           const MaskStructure& structure, DeviceQueue& queue) {
-  LLMC_RETURN_IF_ERROR(Check(rows, sparsity, structure));
+  LLMC_RETURN_IF_ERROR(CheckScoring(rows, sparsity, structure));
   if (structure.is_grouped()) {
     const int64_t groups = rows.rows * (rows.in_features / structure.group_size);
     return Launch(queue, {NumBlocks(groups, kThreads), kThreads}, PruneGroupsKernel, rows,
