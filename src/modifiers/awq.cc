@@ -104,21 +104,28 @@ absl::StatusOr<std::map<std::string, HostTensor>> Candidate(const std::vector<st
   return scaled;
 }
 
+// The mapping's consumers as F32 where the rank computes, by name.
+using WidenedWeights = std::map<std::string, at::Tensor>;
+
+absl::StatusOr<WidenedWeights> WidenConsumers(const PlannedTransform& transform,
+                                              LayerChange& change) {
+  WidenedWeights widened;
+  for (const std::string& linear : transform.smoothing->consumers) {
+    LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
+    LLMC_ASSIGN_OR_RETURN(widened[linear],
+                          WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
+  }
+  return widened;
+}
+
 // tr(E C E^T) summed over the consumers, E = Q(W s) / s - W, C the second moment.
-absl::StatusOr<double> LossBySecondMoment(const PlannedTransform& transform,
-                                          std::span<const float> factors, const at::Tensor& hessian,
-                                          LayerChange& change) {
-  LLMC_ASSIGN_OR_RETURN(const auto candidate,
-                        Candidate(transform.smoothing->consumers, factors, change));
+absl::StatusOr<double> LossBySecondMoment(const WidenedWeights& dense,
+                                          const std::map<std::string, HostTensor>& candidate,
+                                          const at::Tensor& hessian, const ComputeDevice& device) {
   double loss = 0;
   for (const auto& [linear, rounded] : candidate) {
-    LLMC_ASSIGN_OR_RETURN(const HostTensor* dense, change.dense->Get(WeightName(linear)));
-    LLMC_ASSIGN_OR_RETURN(const at::Tensor from,
-                          WidenRows(*change.place.device, *dense, 0, dense->dim(0)));
-    LLMC_ASSIGN_OR_RETURN(const at::Tensor to,
-                          WidenRows(*change.place.device, rounded, 0, rounded.dim(0)));
-    LLMC_ASSIGN_OR_RETURN(const double error,
-                          OutputErrorOf(*change.place.device, from, to, hessian));
+    LLMC_ASSIGN_OR_RETURN(const at::Tensor to, WidenRows(device, rounded, 0, rounded.dim(0)));
+    LLMC_ASSIGN_OR_RETURN(const double error, OutputErrorOf(device, dense.at(linear), to, hessian));
     loss += error;
   }
   return loss;
@@ -237,10 +244,14 @@ absl::Status AwqTransform::SearchBySecondMoment(Search& search, LayerChange& cha
   Collective& collective = *change.collective;
   const size_t count = search.factors.size();
   const auto first = [&](int rank) { return count * rank / collective.world_size(); };
-  absl::Status local;
+  const absl::StatusOr<WidenedWeights> dense = WidenConsumers(*search.transform, change);
+  absl::Status local = dense.status();
   for (size_t k = first(collective.rank()); k < first(collective.rank() + 1) && local.ok(); ++k) {
+    const auto candidate =
+        Candidate(search.transform->smoothing->consumers, search.factors[k], change);
     const absl::StatusOr<double> loss =
-        LossBySecondMoment(*search.transform, search.factors[k], hessian, change);
+        candidate.ok() ? LossBySecondMoment(*dense, *candidate, hessian, *change.place.device)
+                       : candidate.status();
     local = loss.status();
     if (loss.ok()) search.losses[k] = *loss;
   }

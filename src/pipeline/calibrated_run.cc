@@ -175,7 +175,7 @@ class LayerWalk {
     const Needs needs = NeedsOfUnit(run_.plan, unit);
     const bool changes = ChangesOutput(run_.plan, unit);
     UnitWork work(unit, &layer, SourceTensors());
-    const DenseReadAhead read_ahead(*this, work);
+    DenseReadAhead read_ahead(*this, work);
     if (!needs.empty()) {
       outputs_stored_ = !changes && !ReadsSamples(unit) && IsOutputNeeded(i);
       LLMC_RETURN_IF_ERROR(
@@ -234,10 +234,10 @@ class LayerWalk {
                             });
     }
 
-    absl::Status Wait() const { return reading_.valid() ? reading_.get() : absl::OkStatus(); }
+    absl::Status Wait() { return reading_.valid() ? reading_.get() : absl::OkStatus(); }
 
    private:
-    mutable std::future<absl::Status> reading_;
+    std::future<absl::Status> reading_;
   };
 
   absl::Status AddAttentions(UnitWork& work) const {
