@@ -80,23 +80,32 @@ std::string RequeueReason(const v1::StateChange& change) {
   return "DRAINED";
 }
 
+// Makes families in a registry, which outlives it.
+class FamilyMaker {
+ public:
+  explicit FamilyMaker(prometheus::Registry& registry) : registry_(registry) {}
+
+ protected:
+  CounterFamily& Counters(const char* name, const char* help) {
+    return BuildCounter().Name(name).Help(help).Register(registry_);
+  }
+  GaugeFamily& Gauges(const char* name, const char* help) {
+    return BuildGauge().Name(name).Help(help).Register(registry_);
+  }
+  HistogramFamily& Histograms(const char* name, const char* help) {
+    return BuildHistogram().Name(name).Help(help).Register(registry_);
+  }
+
+ private:
+  prometheus::Registry& registry_;
+};
+
 }  // namespace
 
 // Families that live as long as the coordinator.
-struct Metrics::Families {
-  explicit Families(prometheus::Registry& target) : registry(target) {}
+struct Metrics::Families : FamilyMaker {
+  using FamilyMaker::FamilyMaker;
 
-  CounterFamily& Counters(const char* name, const char* help) {
-    return BuildCounter().Name(name).Help(help).Register(registry);
-  }
-  GaugeFamily& Gauges(const char* name, const char* help) {
-    return BuildGauge().Name(name).Help(help).Register(registry);
-  }
-  HistogramFamily& Histograms(const char* name, const char* help) {
-    return BuildHistogram().Name(name).Help(help).Register(registry);
-  }
-
-  prometheus::Registry& registry;
   GaugeFamily& jobs = Gauges("llmc_jobs", "Jobs by state.");
   CounterFamily& submitted = Counters("llmc_jobs_submitted_total", "Jobs that were queued.");
   CounterFamily& finished = Counters("llmc_jobs_finished_total", "Jobs that ended, by state.");
@@ -146,8 +155,10 @@ struct Metrics::Families {
 namespace {
 
 // Families that name pools: made anew for every page, so that they go when a pool goes.
-class PoolFamilies {
+class PoolFamilies : FamilyMaker {
  public:
+  using FamilyMaker::FamilyMaker;
+
   void Add(const v1::Pool& pool, const absl::StatusOr<v1::Job>& job) {
     int silent = 0;
     for (const v1::PoolRank& rank : pool.ranks()) {
@@ -165,17 +176,9 @@ class PoolFamilies {
                  static_cast<double>(job->progress().num_layers()));
   }
 
-  std::vector<prometheus::MetricFamily> Collect() const { return registry_.Collect(); }
-
  private:
   using Labels = std::map<std::string, std::string>;
 
-  GaugeFamily& Gauges(const char* name, const char* help) {
-    return BuildGauge().Name(name).Help(help).Register(registry_);
-  }
-  CounterFamily& Counters(const char* name, const char* help) {
-    return BuildCounter().Name(name).Help(help).Register(registry_);
-  }
   static void SetGauge(GaugeFamily& family, const Labels& labels, double value) {
     family.Add(labels).Set(value);
   }
@@ -213,7 +216,6 @@ class PoolFamilies {
 
   static constexpr const char* kOperations[] = {"reduce", "broadcast", "gather", "barrier"};
 
-  prometheus::Registry registry_;
   GaugeFamily& ranks_ = Gauges("llmc_pool_ranks", "Ranks of a pool, by state.");
   GaugeFamily& job_ = Gauges("llmc_pool_job_info", "1 for the job that a pool works on.");
   GaugeFamily& progress_ =
@@ -421,7 +423,8 @@ std::string Metrics::Page(const ControlPlane& plane) {
   ReadStore(plane);
   ReadProcess();
   families_->watchers.Add({}).Set(watch_streams_);
-  PoolFamilies pools;
+  prometheus::Registry of_pools;
+  PoolFamilies pools(of_pools);
   int connected = 0;
   // A pool that was started anew may stand beside its lost self for a while.
   std::map<std::string, v1::Pool> by_name;
@@ -432,7 +435,7 @@ std::string Metrics::Page(const ControlPlane& plane) {
   for (const auto& [name, pool] : by_name) pools.Add(pool, plane.Get(JobIdOf(pool.job())));
   families_->pools.Add({{"state", "connected"}}).Set(connected);
   std::vector<prometheus::MetricFamily> page = registry_->Collect();
-  for (prometheus::MetricFamily& family : pools.Collect()) page.push_back(std::move(family));
+  for (prometheus::MetricFamily& family : of_pools.Collect()) page.push_back(std::move(family));
   return prometheus::TextSerializer().Serialize(page);
 }
 

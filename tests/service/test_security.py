@@ -190,15 +190,20 @@ def test_a_token_file_that_others_may_write_is_refused(root):
         Coordinator(root, "--token-file", tokens, insecure=False).start()
 
 
-def test_mutual_tls_refuses_strangers_and_reloads_its_certificate(root):
+def mutual_tls_coordinator(root):
+    """Asks for certificates of `ca`; `client` has one, `stranger` one of another authority."""
     make_certificate(root, "ca")
     make_certificate(root, "otherca")
     key, crt = make_certificate(root, "server", ca="ca")
     make_certificate(root, "client", ca="ca")
     make_certificate(root, "stranger", ca="otherca")
     tokens = write_tokens(root / "tokens", TOKENS)
-    with Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
-                     "--tls-client-ca", root / "ca.crt", insecure=False) as coordinator:
+    return Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
+                       "--tls-client-ca", root / "ca.crt", insecure=False)
+
+
+def test_mutual_tls_refuses_strangers_and_reloads_its_certificate(root):
+    with mutual_tls_coordinator(root) as coordinator:
         def lists(name):
             client = [(root / f"{name}.{end}").read_bytes() for end in ("key", "crt")] \
                 if name else [None, None]
@@ -250,14 +255,7 @@ def https(coordinator, path, root, client=None, token="eve-secret"):
 def test_the_http_port_speaks_tls_and_reloads_its_certificate(root):
     import ssl
 
-    make_certificate(root, "ca")
-    make_certificate(root, "otherca")
-    key, crt = make_certificate(root, "server", ca="ca")
-    make_certificate(root, "client", ca="ca")
-    make_certificate(root, "stranger", ca="otherca")
-    tokens = write_tokens(root / "tokens", TOKENS)
-    with Coordinator(root, "--token-file", tokens, "--tls-cert", crt, "--tls-key", key,
-                     "--tls-client-ca", root / "ca.crt", insecure=False) as coordinator:
+    with mutual_tls_coordinator(root) as coordinator:
         status, serial, page = https(coordinator, "/metrics", root, "client")
         assert status == 200
         expiry = re.search(r'^llmc_tls_certificate_expiry_timestamp_seconds{cert="server"} (\S+)',
@@ -271,10 +269,10 @@ def test_the_http_port_speaks_tls_and_reloads_its_certificate(root):
             coordinator.read("/healthz")  # In clear.
         # A certificate whose key is not there yet is not taken.
         make_certificate(root, "next", ca="ca")
-        (root / "next.crt").replace(crt)
+        (root / "next.crt").replace(root / "server.crt")
         assert https(coordinator, "/healthz", root, "client")[1] == serial
         assert "the old certificate is kept" in coordinator.log.read_text()
-        (root / "next.key").replace(key)
+        (root / "next.key").replace(root / "server.key")
         status, renewed, _ = https(coordinator, "/healthz", root, "client")
         assert status == 200 and renewed != serial
         # So is the CA of the clients.
