@@ -10,16 +10,18 @@ torch and nothing else; --reference also runs llmcompressor where it can be impo
 import argparse
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import shutil
-import struct
 import subprocess
 import sys
 import threading
 import time
 
 import torch
+
+from bf16_shard import write_shard
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -31,7 +33,7 @@ SHAPES = {
                  num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=512),
 }
 RECIPES = {"GPTQ W4A16": "W4A16", "FP8_DYNAMIC": "FP8_DYNAMIC"}
-# What issue and design ask of an H200; shares of the whole, seconds, fractions of the GEMM rate.
+# What an H200 is to reach; shares of the whole, seconds, fractions of the GEMM rate.
 GOALS = {"wall_s": 150, "gemm_frac": 0.6, "solve_frac": 0.2}
 
 
@@ -55,13 +57,6 @@ def layer_tensors(shape, layer):
         yield f"{prefix}mlp.{name}_proj.weight", dims
 
 
-def num_elements(dims):
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count
-
-
 def tensor_bytes(name, dims, generator):
     """Norms are ones. A linear is scaled so that random layers keep their inputs' size."""
     if len(dims) == 1:
@@ -71,23 +66,6 @@ def tensor_bytes(name, dims, generator):
         tensor = torch.randn(dims, generator=generator, device=generator.device, dtype=torch.float32)
         tensor = tensor.mul_(scale).to(torch.bfloat16).cpu()
     return memoryview(tensor.view(torch.uint8).flatten().numpy())
-
-
-def write_shard(path, tensors, generator):
-    header, offset = {}, 0
-    for name, dims in tensors:
-        size = 2 * num_elements(dims)
-        header[name] = {"dtype": "BF16", "shape": dims, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, dims in tensors:
-            file.write(tensor_bytes(name, dims, generator))
-        file.flush()
-        os.fsync(file.fileno())
-    return {name: path.name for name, _ in tensors}
 
 
 def make_checkpoint(path, shape, seed, device):
@@ -101,7 +79,7 @@ def make_checkpoint(path, shape, seed, device):
     weight_map, begin = {}, time.monotonic()
     for i, tensors in enumerate(shards):
         weight_map |= write_shard(path / f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors", tensors,
-                                  generator)
+                                  (tensor_bytes(name, dims, generator) for name, dims in tensors))
     seconds = time.monotonic() - begin
     (path / "config.json").write_text(json.dumps(config_of(shape), indent=1))
     # Asked for by every calibrated job, though the rows hold ids already.
@@ -206,7 +184,7 @@ def products(shape, samples, length):
     A Hessian is symmetric: half of it is computed. Attention is causal: likewise."""
     tokens, hidden = samples * length, shape["hidden_size"]
     queries = shape["num_attention_heads"] * shape["head_dim"]
-    weights = sum(num_elements(dims) for _, dims in layer_tensors(shape, 0) if len(dims) == 2)
+    weights = sum(math.prod(dims) for _, dims in layer_tensors(shape, 0) if len(dims) == 2)
     down = hidden * shape["intermediate_size"]
     inputs = [hidden, queries, hidden, shape["intermediate_size"]]
     attention = 2 * tokens * length * queries

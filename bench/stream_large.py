@@ -9,10 +9,11 @@ import json
 import os
 import pathlib
 import shutil
-import struct
 import subprocess
 import sys
 import time
+
+from bf16_shard import num_bytes, write_shard
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WORK = ROOT / "build/bench/large"
@@ -30,23 +31,11 @@ def layer_shapes(i):
         yield f"{prefix}{name}.weight", [HIDDEN]
 
 
-def write_shard(path, shapes, noise):
-    header, offset = {}, 0
-    for name, shape in shapes:
-        size = 2
-        for dim in shape:
-            size *= dim
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        left = offset
-        while left > 0:
-            file.write(noise[:left])
-            left -= min(left, len(noise))
-    return {name: path.name for name, _ in shapes}
+def pieces_of(noise, tensors):
+    left = sum(num_bytes(dims) for _, dims in tensors)
+    while left > 0:
+        yield noise[:left]
+        left -= min(left, len(noise))
 
 
 def make_model(path, gigabytes):
@@ -56,13 +45,13 @@ def make_model(path, gigabytes):
     noise = (torch.randn(1 << 24) * 0.02).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
     layer_bytes = 2 * sum(a * b for _, (a, *rest) in layer_shapes(0) for b in (rest or [1]))
     num_layers = int(gigabytes * 1e9 / layer_bytes) + 1
-    weight_map = write_shard(path / "model-00000.safetensors",
-                             [("model.embed_tokens.weight", [VOCAB, HIDDEN]),
-                              ("lm_head.weight", [VOCAB, HIDDEN]), ("model.norm.weight", [HIDDEN])],
-                             noise)
+    ends = [("model.embed_tokens.weight", [VOCAB, HIDDEN]),
+            ("lm_head.weight", [VOCAB, HIDDEN]), ("model.norm.weight", [HIDDEN])]
+    weight_map = write_shard(path / "model-00000.safetensors", ends, pieces_of(noise, ends))
     for first in range(0, num_layers, 8):
         shapes = [s for i in range(first, min(first + 8, num_layers)) for s in layer_shapes(i)]
-        weight_map |= write_shard(path / f"model-{first + 1:05d}.safetensors", shapes, noise)
+        weight_map |= write_shard(path / f"model-{first + 1:05d}.safetensors", shapes,
+                                  pieces_of(noise, shapes))
     (path / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map}))
     (path / "config.json").write_text(json.dumps({
