@@ -45,20 +45,6 @@ Tokens MakeTokens(int64_t tokens, int64_t features, DType dtype) {
   return {std::move(stored), std::move(x)};
 }
 
-double LargestError(const std::vector<float>& gram, const Doubles& expected, int64_t n) {
-  const Triangle triangle(n);
-  double largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i; j < n; ++j) {
-      const double scale = std::sqrt(expected[i * (n + 1)] * expected[j * (n + 1)]);
-      const double error = gram[triangle.offset(i, j)] - expected[i * n + j];
-      largest = std::max(largest, std::abs(error) / scale);
-      if (std::isnan(error)) return error;
-    }
-  }
-  return largest;
-}
-
 class AddGramTest : public DeviceTestWithParam<GramCase> {
  protected:
   std::vector<float> Gram(const TokenRows& rows, std::vector<float> gram) {
@@ -86,7 +72,7 @@ TEST_P(AddGramTest, Sums_MatchDoublePrecision) {
     gram = Gram(rows, Gram(rows, gram));  // Added twice.
     Doubles expected = ReferenceGram(x.values);
     for (double& value : expected) value *= 2;
-    EXPECT_LE(LargestError(gram, expected, features), GetParam().tolerance)
+    EXPECT_LE(LargestGramError(gram, expected, features), GetParam().tolerance)
         << tokens << " x " << features;
   }
 }
@@ -102,7 +88,8 @@ TEST_P(AddGramTest, RowsWithAStride_AreReadWithIt) {
   for (int64_t t = 0; t < kTokens; ++t) {
     std::copy_n(x.values.as<float>() + t * kStride, kFeatures, narrow.as<float>() + t * kFeatures);
   }
-  EXPECT_LE(LargestError(Gram(rows, zero), ReferenceGram(narrow), kFeatures), GetParam().tolerance);
+  EXPECT_LE(LargestGramError(Gram(rows, zero), ReferenceGram(narrow), kFeatures),
+            GetParam().tolerance);
 }
 
 TEST_P(AddGramTest, NoTokens_AddNothing) {

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <vector>
 
 #include "linear_algebra_reference.h"
@@ -21,20 +20,6 @@ absl::StatusOr<std::vector<float>> Gram(const TokenRows& rows, GramMethod method
   std::vector<float> gram(Triangle(rows.features).num_elements(), 0.0f);
   LLMC_RETURN_IF_ERROR(AddGram(rows, gram, method));
   return gram;
-}
-
-// Largest error of the upper triangle, relative to sqrt(H_ii H_jj).
-double LargestError(const std::vector<float>& gram, const Doubles& expected, int64_t n) {
-  const Triangle triangle(n);
-  double largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i; j < n; ++j) {
-      const double scale = std::sqrt(expected[i * (n + 1)] * expected[j * (n + 1)]);
-      const double error = gram[triangle.offset(i, j)] - expected[i * n + j];
-      largest = std::max(largest, std::abs(error) / scale);
-    }
-  }
-  return largest;
 }
 
 TEST(Triangle, Tiles_CoverUpperTriangleWithoutOverlap) {
@@ -64,7 +49,7 @@ TEST_P(AddGramShapes, EveryMethod_MatchesDoublePrecision) {
       const auto gram = Gram(Rows(*x), method);
       if (absl::IsUnimplemented(gram.status())) continue;
       ASSERT_TRUE(gram.ok()) << gram.status();
-      EXPECT_LT(LargestError(*gram, expected, features), 3e-6)
+      EXPECT_LT(LargestGramError(*gram, expected, features), 3e-6)
           << SafetensorsName(x->dtype()) << " method " << static_cast<int>(method);
     }
   }
@@ -92,7 +77,7 @@ TEST(AddGram, SecondCall_AddsToTheFirst) {
   ASSERT_TRUE(AddGram(Rows(x), twice).ok());
   Doubles expected = ReferenceGram(x);
   for (double& value : expected) value *= 2;
-  EXPECT_LT(LargestError(twice, expected, 20), 1e-6);
+  EXPECT_LT(LargestGramError(twice, expected, 20), 1e-6);
 }
 
 TEST(AddGram, AnyNumberOfThreads_GivesEqualBits) {

@@ -1,8 +1,10 @@
 #include "linear_algebra_reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
+#include "kernels/triangle.h"
 #include "llmc/float_formats.h"
 
 namespace llmc::kernels {
@@ -60,6 +62,20 @@ HostTensor ToFloatMatrix(const Doubles& from, int64_t n) {
   HostTensor to(DType::kF32, {static_cast<int64_t>(from.size()) / n, n});
   for (size_t i = 0; i < from.size(); ++i) to.as<float>()[i] = static_cast<float>(from[i]);
   return to;
+}
+
+double LargestGramError(const std::vector<float>& gram, const Doubles& expected, int64_t n) {
+  const Triangle triangle(n);
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = i; j < n; ++j) {
+      const double scale = std::sqrt(expected[i * (n + 1)] * expected[j * (n + 1)]);
+      const double error = gram[triangle.offset(i, j)] - expected[i * n + j];
+      largest = std::max(largest, std::abs(error) / scale);
+      if (std::isnan(error)) return error;
+    }
+  }
+  return largest;
 }
 
 namespace {

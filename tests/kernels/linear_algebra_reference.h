@@ -27,6 +27,10 @@ HostTensor ToFloat(const HostTensor& bf16);
 Doubles ReferenceGram(const HostTensor& x);
 HostTensor ToFloatMatrix(const Doubles& from, int64_t n);
 
+// Largest error of the upper triangle of `gram`, in the layout of Triangle(n), relative to
+// sqrt(H_ii H_jj); NaN when one is.
+double LargestGramError(const std::vector<float>& gram, const Doubles& expected, int64_t n);
+
 // Upper U with U^T U = (H + lambda I)^-1, all in double; H is F32 [n, n].
 Doubles ReferenceInverseFactor(const HostTensor& hessian, double lambda);
 
